@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import math
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -269,10 +270,11 @@ class Scheduler:
                 continue
             # If the next request changed while it waited, or its token estimate grew, another permit may be large enough for
             # its first input. Otherwise none will ever be, so that input is sent with this one.
-            request = planner.take(permit.tokens)
-            if request is None and planner.peek() is ahead and ahead.least_tokens <= least_tokens:
-                request = planner.take_first()
-            if request is not None:
+            request = planner.peek()
+            if request is not None and (
+                request.least_tokens <= permit.tokens or (request is ahead and request.least_tokens <= least_tokens)
+            ):
+                planner.take(request, permit.tokens)
                 permit.resize(request.load.tokens)
                 return request, permit
             permit.give_back()
@@ -287,8 +289,9 @@ class Scheduler:
         if isinstance(error, DeadlineExceededError) and not may_find_more:
             self.stop(error)
             return
-        request = self._planner.take_first() if isinstance(error, InputError) else self._planner.take()
+        request = self._planner.peek()
         if request is not None:
+            self._planner.take(request, 0 if isinstance(error, InputError) else math.inf)
             self._planner.failed(request, error)
         if self._planner.job_error is not None:
             self._wind_down()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -126,10 +127,7 @@ class RequestPlanner:
             request = self._ahead = self._ahead or self._pending.take()
         if request is None or not self._learned.refusals.changes or self._is_checked(request):
             return request
-        if self._parts:
-            self._parts.popleft()
-        else:
-            self._ahead = None
+        self.take(request)
         rest = self._without_refused(request)
         if rest is None:
             # Only one request per call of `peek`, so that the scheduler can yield to the event loop in between: all inputs
@@ -168,19 +166,12 @@ class RequestPlanner:
             request.results.failed(request.only(places), error)
         return request.only(kept) if kept else None
 
-    def take(self, tokens: int | None = None) -> PlannedRequest | None:
-        """Take the next request to send.
+    def take(self, request: PlannedRequest, tokens: float = math.inf) -> None:
+        """Take the request that `peek` has just returned, cut to `tokens` but not below its first input.
 
-        Args:
-            tokens: maximum number of tokens; the rest of the request becomes the next one. `None` for no limit.
-
-        Returns:
-            The request; `None` if there is none now, its first input alone exceeds `tokens`, or the job has ended.
+        The rest of the request becomes the next one.
         """
-        request = self.peek()
-        if request is None or (tokens is not None and request.least_tokens > tokens):
-            return None
-        rest = None if tokens is None else request.cut(tokens)
+        rest = request.cut(tokens)
         if request.is_probe:
             self._probe = None
         elif self._parts:
@@ -191,12 +182,6 @@ class RequestPlanner:
             self._ahead = None
             if rest is not None:
                 self._pending.give_back(rest)
-        return request
-
-    def take_first(self) -> PlannedRequest | None:
-        """Take only the first input of the next request; `None` if there is no request now."""
-        request = self.peek()
-        return None if request is None else self.take(request.least_tokens)
 
     def cut(self, request: PlannedRequest, tokens: int) -> None:
         """Cut an unanswered request to `tokens`, but keep at least its first input; the rest becomes the next request."""

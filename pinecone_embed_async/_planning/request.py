@@ -161,7 +161,7 @@ class PlannedRequest(Attempts):
         """Renew the token estimate, because bills may have changed the ratio."""
         self.load = Load.of(self.texts, self.limits.current)
 
-    def cut(self, tokens: int) -> PlannedRequest | None:
+    def cut(self, tokens: float) -> PlannedRequest | None:
         """Keep as many of the first inputs as have at most `tokens` together, but at least one.
 
         Returns:

@@ -561,6 +561,16 @@ async def test_an_input_that_can_have_no_permit_fails_and_the_others_are_embedde
     assert paced.progress.reports == 2 + len(paced.sent), "both are settled as well"
 
 
+async def test_the_other_inputs_are_embedded_even_if_the_one_without_permit_now_has_the_tokens_estimated_for_all() -> None:
+    def learn_and_refuse(request: PlannedRequest) -> EmbedError | None:
+        paced.learned.estimator.bytes_per_token = 0.1
+        return too_large(0)(request)
+
+    paced = PacedScheduler(4, tokens=100, refuse=learn_and_refuse)
+    await paced.finish()
+    assert str(paced.outcomes) == "feee"
+
+
 async def test_many_inputs_that_can_have_no_permit_do_not_block_the_loop() -> None:
     paced = PacedScheduler(500, tokens=100, refuse=too_large(*range(500)))
     iterations = 0
@@ -625,7 +635,8 @@ async def test_a_permit_for_which_no_request_is_left_is_given_back() -> None:
     concurrency.in_flight = 1
     running = asyncio.create_task(finish(paced.scheduler))
     await settle()
-    while (request := paced.planner.take()) is not None:
+    while (request := paced.planner.peek()) is not None:
+        paced.planner.take(request)
         paced.planner.embedded(request)
     concurrency.in_flight = 0
     paced.gate.change(lambda limiter, now: limiter.dispatch(now))

@@ -56,9 +56,23 @@ class Job:
         )
 
     def take(self) -> PlannedRequest:
-        request = self.planner.take()
+        request = self.take_within(math.inf)
         assert request is not None
         self.sent.append(request)
+        return request
+
+    def take_within(self, tokens: float) -> PlannedRequest | None:
+        """Take the next request, cut to `tokens`; `None` if there is none, or even its first input has more."""
+        request = self.planner.peek()
+        if request is None or request.least_tokens > tokens:
+            return None
+        self.planner.take(request, tokens)
+        return request
+
+    def take_first(self) -> PlannedRequest:
+        request = self.planner.peek()
+        assert request is not None
+        self.planner.take(request, 0)
         return request
 
     def run(self, judge: Judge, *, window: int = 1, seed: int = 0) -> None:
@@ -66,7 +80,9 @@ class Job:
         draws = random.Random(seed)
         in_flight: list[PlannedRequest] = []
         while True:
-            while len(in_flight) < window and ((request := self.planner.take()) is not None or self.planner.is_sifting):
+            while len(in_flight) < window and (
+                (request := self.take_within(math.inf)) is not None or self.planner.is_sifting
+            ):
                 if request is not None:
                     in_flight.append(request)
                     self.sent.append(request)
@@ -180,14 +196,14 @@ def test_no_new_request_is_sent_while_the_probe_is_in_flight() -> None:
     job.planner.failed(first, refused())
     probe = job.take()
     assert probe.is_probe
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     job.planner.failed(second, refused())
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     job.planner.embedded(probe)
     # The second is held back: the cause of the first refusal may explain it too.
     halves = job.take(), job.take()
     assert [span(half) for half in halves] == [(0, 5), (5, 10)]
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     for half in halves:
         job.planner.embedded(half)
     assert [span(job.take()), span(job.take())] == [(10, 15), (15, 20)]
@@ -244,10 +260,10 @@ def test_a_job_error_stops_the_job_and_keeps_later_answers(error: EmbedError) ->
     job = Job((str(index) for index in range(40)), size=10)
     first, second, third = job.take(), job.take(), job.take()
     job.planner.failed(first, error)
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     job.planner.embedded(second)
     job.planner.failed(third, refused())
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     assert job.planner.job_error is error
     assert str(job.outcomes) == 10 * "f" + 10 * "e" + 10 * "f" + 10 * "."
     assert [type(failure.error) for failure in job.outcomes.failures()] == [type(error), InvalidRequestError]
@@ -301,7 +317,7 @@ def test_halves_not_sent_when_the_job_ended_stay_untried() -> None:
     job.planner.embedded(job.take())
     job.planner.failed(job.take(), refused())
     job.planner.end(DeadlineExceededError("late"))
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     assert job.outcomes.failed_count == 0
 
 
@@ -331,21 +347,20 @@ def test_the_rest_of_a_cut_request_comes_next_whether_it_was_pending_or_a_part()
     job.run(lambda _: None)
     job = Job((str(index) for index in range(40)), size=10, learned=job.learned)
     one = job.take().load.tokens // 10
-    seen = [job.planner.take(3 * one), job.planner.take(one), job.planner.take(one - 1)]
+    seen = [job.take_within(3 * one), job.take_within(one), job.take_within(one - 1)]
     assert [span(request) if request else None for request in seen] == [(10, 13), (13, 14), None]
     # Refilled, because it was never sent.
     assert [span(request) for request in (job.take(), job.take())] == [(14, 24), (24, 34)]
     # Its halves are parts: they keep their boundaries.
     job.planner.failed(job.sent[0], refused())
-    parts = [job.planner.take(2 * one), job.planner.take(), job.planner.take()]
+    parts = [job.take_within(2 * one), job.take(), job.take()]
     assert [span(request) for request in parts if request] == [(0, 2), (2, 5), (5, 10)]
     assert all(request.origin is job.sent[0] for request in parts if request)
 
 
 def test_the_first_input_of_the_next_request_may_be_taken_alone() -> None:
     job = Job((str(index) for index in range(20)), size=10)
-    alone = job.planner.take_first()
-    assert alone is not None
+    alone = job.take_first()
     assert span(alone) == (0, 1)
     assert span(job.take()) == (1, 11)
 
@@ -357,12 +372,6 @@ def test_the_request_ahead_stays_the_next() -> None:
     assert job.take() is ahead
     job.run(lambda _: None)
     assert [text for request in job.sent for text in request.texts] == [*"abcdef"]
-
-
-def test_take_first_returns_none_when_nothing_is_left() -> None:
-    job = Job(["a"])
-    assert job.planner.take_first() is not None
-    assert job.planner.take_first() is None
 
 
 def test_a_request_waiting_for_a_retry_is_cut_and_the_rest_comes_next() -> None:
@@ -388,9 +397,9 @@ def test_the_probe_ahead_stays_the_same_and_needs_tokens_like_any_request() -> N
     assert probe is not None
     assert probe.is_probe
     assert job.planner.peek() is probe
-    assert job.planner.take(probe.load.tokens - 1) is None
+    assert job.take_within(probe.load.tokens - 1) is None
     assert job.planner.peek() is probe
-    assert job.planner.take_first() is probe
+    assert job.take_first() is probe
 
 
 def test_a_lasting_rejection_ends_the_job_and_keeps_embedded_inputs() -> None:
@@ -411,11 +420,10 @@ def test_every_input_is_settled_once_however_requests_are_cut(
     job = Job((str(index) for index in range(count)), size=20)
     draws = random.Random(seed)
     while (ahead := job.planner.peek()) is not None:
-        request = job.planner.take(draws.choice(rooms))
+        request = job.take_within(draws.choice(rooms))
         if request is None:
             assert job.planner.peek() is ahead
-            request = job.planner.take_first()
-        assert request is not None
+            request = job.take_first()
         if draws.random() < 0.3:
             job.planner.cut(request, draws.choice(rooms))
         if culprits & set(request.positions) and not request.is_probe:
@@ -509,14 +517,13 @@ def test_an_input_refused_alone_leaves_the_search_to_the_first_larger_request(si
     accepted = Job(["good"])
     accepted.run(lambda _: None)
     job = Job((str(index) for index in range(30)), size=size, learned=accepted.learned)
-    alone = job.planner.take_first()
-    assert alone is not None
+    alone = job.take_first()
     job.planner.failed(alone, refused())
     job.planner.failed(job.take(), refused())
     half = size // 2
     assert [span(job.take()), span(job.take())] == [(1, 1 + half), (1 + half, 1 + size)]
     # New requests wait until the search has found its input.
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
 
 
 def test_new_requests_follow_as_soon_as_the_search_has_found_its_input() -> None:
@@ -527,7 +534,7 @@ def test_new_requests_follow_as_soon_as_the_search_has_found_its_input() -> None
     first, _ = job.take(), job.take()
     job.planner.failed(first, refused())
     alone, _ = job.take(), job.take()
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     job.planner.failed(alone, refused())
     assert span(job.take()) == (4, 8)
 
@@ -553,7 +560,7 @@ def test_a_search_whose_finds_are_not_remembered_ends_with_its_last_input() -> N
     job.planner.failed(job.take(), TransportError("cut"))
     bad, other = job.take(), job.take()
     job.planner.failed(bad, refused())
-    assert job.planner.take() is None
+    assert job.planner.peek() is None
     job.planner.embedded(other)
     assert span(job.take()) == (2, 3)
 
