@@ -51,7 +51,7 @@ class SystemClock:
 
     def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
         """Call `callback` from the running loop once the clock has reached `when`."""
-        return asyncio.get_running_loop().call_later(max(0.0, when - monotonic()), callback)
+        return asyncio.get_running_loop().call_later(when - monotonic(), callback)
 
     def timeout_at(self, when: float | None) -> asyncio.Timeout:
         """A scope that ends with a `TimeoutError` once the clock reaches `when`; never if `when` is `None`."""

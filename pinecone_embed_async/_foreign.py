@@ -30,14 +30,16 @@ class Cancellations:
 
     Attributes:
         task: the task that awaits the code.
-        before: number of the task's cancellation requests before the code was called.
+        before: number of the task's cancellation requests before the code was called, and of its interruption since.
+        is_interrupted: whether the code was interrupted.
     """
 
-    __slots__ = ("before", "task")
+    __slots__ = ("before", "is_interrupted", "task")
 
     def __init__(self, task: asyncio.Task[Any] | None) -> None:
         self.task = task
         self.before = 0 if task is None else task.cancelling()
+        self.is_interrupted = False
 
     @classmethod
     async def counted(cls) -> Cancellations:
@@ -56,6 +58,18 @@ class Cancellations:
     def is_callers(self) -> bool:
         """Whether the caller has been cancelled since the count."""
         return self.task is None or self.task.cancelling() > self.before
+
+    def interrupt(self) -> None:
+        """Cancel the code, but only once, and without counting as the caller's cancellation."""
+        if self.task is not None and not self.is_interrupted:
+            self.is_interrupted = True
+            self.before += 1
+            self.task.cancel()
+
+    def end(self) -> None:
+        """Take an interruption back now that the code has ended."""
+        if self.is_interrupted and self.task is not None:
+            self.task.uncancel()
 
 
 class LateResults(Protocol[LateT_contra]):

@@ -192,8 +192,8 @@ BUGS = (
     _bug(
         "closing does not wake a reader of a body",
         "_sending/network.py",
-        "                    exchange.reschedule(0)\n",
-        "                    break\n",
+        "                exchange.interrupt()\n",
+        "                break\n",
     ),
     _bug(
         "a source of bad items is read past its window",

@@ -1,9 +1,7 @@
 """Five thousand inputs through a service of which a third of all answers goes wrong."""
 
-import asyncio
-import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +9,7 @@ import numpy as np
 import pytest
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, RetryPolicy, SparseEmbeddings
-from pinecone_embed_async._clock import SystemClock
+from pinecone_embed_async._clock import SystemClock, Timer
 from pinecone_embed_async.emulator import CHAOS_FAULTS, EmbedRequest, Emulator, Fault, FaultMix, FaultName, Outlook
 
 PARAMETERS: dict[str, dict[str, Any]] = {
@@ -59,22 +57,20 @@ class StallClock(SystemClock):
     """
 
     def __init__(self) -> None:
-        self._attempts: set[asyncio.Timeout] = set()
+        self._attempts: dict[StallTimer, None] = {}
         self._stalled = 0
 
-    @contextlib.asynccontextmanager
-    async def timeout_at(self, when: float | None) -> AsyncIterator[asyncio.Timeout]:  # type: ignore[override]
-        is_attempt = when is not None and when - self.time() > FOREVER / 2
-        async with super().timeout_at(when) as scope:
-            if not is_attempt:
-                yield scope
-                return
-            self._attempts.add(scope)
-            try:
-                yield scope
-            finally:
-                self._attempts.remove(scope)
-                self._look()
+    def call_at(self, when: float, callback: Callable[[], None]) -> Timer:
+        if when - self.time() <= FOREVER / 2:
+            return super().call_at(when, callback)
+        timer = StallTimer(self, callback)
+        self._attempts[timer] = None
+        return timer
+
+    def ended(self, timer: "StallTimer") -> None:
+        """An attempt has ended."""
+        del self._attempts[timer]
+        self._look()
 
     def stalled(self) -> None:
         """Another attempt that is under way is stalled."""
@@ -84,8 +80,19 @@ class StallClock(SystemClock):
     def _look(self) -> None:
         if self._stalled and self._stalled == len(self._attempts):
             self._stalled = 0
-            for scope in self._attempts:
-                scope.reschedule(0)
+            for timer in self._attempts:
+                timer.callback()
+
+
+class StallTimer:
+    """The time-out of an attempt."""
+
+    def __init__(self, clock: StallClock, callback: Callable[[], None]) -> None:
+        self._clock = clock
+        self.callback = callback
+
+    def cancel(self) -> None:
+        self._clock.ended(self)
 
 
 class ByAttempt:

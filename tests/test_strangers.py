@@ -656,3 +656,27 @@ async def test_counting_cancellations_takes_no_turn_of_the_loop_if_there_are_non
     asyncio.get_running_loop().call_soon(turns.append, 1)
     cancellations = await Cancellations.counted()
     assert (turns, cancellations.is_callers) == ([], False)
+
+
+@pytest.mark.parametrize("is_callers", [False, True])
+async def test_an_interruption_is_not_taken_for_the_callers_cancellation(is_callers: bool) -> None:
+    begun: list[Cancellations] = []
+
+    async def run() -> tuple[bool, bool, int]:
+        cancellations = await Cancellations.counted()
+        begun.append(cancellations)
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            found = cancellations.is_callers
+        finally:
+            cancellations.end()
+        return cancellations.is_interrupted, found, task.cancelling()
+
+    task = asyncio.get_running_loop().create_task(run())
+    await asyncio.sleep(0)
+    begun[0].interrupt()
+    begun[0].interrupt()
+    if is_callers:
+        task.cancel()
+    assert await task == (True, is_callers, int(is_callers))

@@ -48,7 +48,7 @@ class LoopState:
         concurrency: limits the requests in flight.
         decode_gate: limits concurrent decodes.
         thread: decodes large answers if the decoder releases the GIL; else `None`.
-        exchanges: time-outs of the exchanges under way.
+        exchanges: the exchanges under way.
         was_closed: whether the client was closed.
     """
 
@@ -57,7 +57,7 @@ class LoopState:
     concurrency: ConcurrencyLimiter
     decode_gate: DecodeGate
     thread: DecodeThread | None
-    exchanges: dict[asyncio.Timeout, None] = field(default_factory=dict)
+    exchanges: dict[Cancellations, None] = field(default_factory=dict)
     was_closed: bool = False
 
     @property
@@ -170,9 +170,7 @@ class Network:
             state.was_closed = True
             for exchange in state.exchanges:
                 # aiohttp does not wake the reader of a body when the connection is closed.
-                if not exchange.expired():
-                    # A time in the past: it expires at once.
-                    exchange.reschedule(0)
+                exchange.interrupt()
             try:
                 if state.own is not None:
                     await state.own.aclose()
@@ -219,27 +217,28 @@ class Network:
         start = bytearray()
         connection: ConnectionProblem | None = None
         cancellations = await Cancellations.counted()
-        scope = self._clock.timeout_at(self._clock.time() + self._options.attempt_timeout)
+        # Interrupted by its time-out, or by the client's being closed.
+        timer = self._clock.call_at(self._clock.time() + self._options.attempt_timeout, cancellations.interrupt)
+        state.exchanges[cancellations] = None
         try:
-            async with scope as timeout:
-                # Registered, so that closing the client can end the exchange early.
-                state.exchanges[timeout] = None
-                try:
-                    async with state.transport.send(request) as response:
-                        status = int(response.status)
-                        if 200 <= status < 300:
-                            return await self._take_answer(response, status, receiver)
-                        headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
-                        await self._read_error_start(response, start)
-                finally:
-                    del state.exchanges[timeout]
+            async with state.transport.send(request) as response:
+                status = int(response.status)
+                if 200 <= status < 300:
+                    return await self._take_answer(response, status, receiver)
+                headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
+                await self._read_error_start(response, start)
         except asyncio.CancelledError:
             if cancellations.is_callers:
                 raise
-            problem = "it was cancelled, but not by the client"
+            is_late = cancellations.is_interrupted
+            problem = self._problem_of(TimeoutError()) if is_late else "it was cancelled, but not by the client"
         except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, even with the key in it
             problem = self._options.redactor(planned).clean(self._problem_of(fault))
             connection = fault.problem if isinstance(fault, TransportError) else None
+        finally:
+            timer.cancel()
+            del state.exchanges[cancellations]
+            cancellations.end()
         if state.is_closed:
             return ClosedError("the client was closed while the request was in flight")
         if status is not None and not 200 <= status < 300:
