@@ -174,7 +174,7 @@ BUGS = (
     _bug(
         "a request that is cut does not return the difference",
         "_rate_limit/limiter.py",
-        "            self.token_limit(permit.key).resize(permit, tokens)\n",
+        "            self._budgets[permit.key].limit.resize(permit, tokens)\n",
         "            pass\n",
     ),
     _bug(

@@ -13,7 +13,7 @@ from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions
 from pinecone_embed_async._rate_limit.token_limit import TokenLimit
 
 if TYPE_CHECKING:
-    from pinecone_embed_async._rate_limit.permit import Flow
+    from pinecone_embed_async._rate_limit.permit import Flow, LimiterPermit
 
 KEYS_KEPT = 256
 """Maximum number of budgets (models and input types) to keep while they are idle. A service has only a few; there are more
@@ -38,6 +38,18 @@ class Budget(msgspec.Struct, eq=False):
     demand: Demand
     waiting: int = 0
     permits: deque[tuple[float, Flow]] = msgspec.field(default_factory=lambda: deque(maxlen=PERMITS_KEPT))
+
+    def count(self, permit: LimiterPermit, change: int) -> None:
+        """Count a request more or fewer that waits."""
+        self.waiting += change
+        if permit.flow.priority == "interactive":
+            self.demand.waiting += change * permit.want
+
+    def sent(self, permit: LimiterPermit) -> None:
+        """Record that a request that waited is sent."""
+        self.count(permit, -1)
+        if permit.flow.priority == "interactive":
+            self.demand.cut(permit.want, permit.tokens)
 
     def is_idle(self, now: float) -> bool:
         """Whether dropping the budget would lose only what was learned.

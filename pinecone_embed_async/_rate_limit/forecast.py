@@ -71,7 +71,7 @@ class Demand(msgspec.Struct):
 
     Attributes:
         length: length of the window in seconds.
-        waiting: tokens of waiting requests; to be reduced when one is withdrawn, though its demand still counts.
+        waiting: tokens of waiting requests. One that is withdrawn waits no more, though its demand still counts.
     """
 
     length: float
@@ -83,15 +83,13 @@ class Demand(msgspec.Struct):
     def asked(self, tokens: int, now: float) -> None:
         """Record that a request asks for a permit."""
         self._drop(now)
-        self.waiting += tokens
         if not self._parts or now - self._parts[-1].start >= self.length / RESOLUTION:
             self._parts.append(_Part(now, now, 0, 0))
         self._parts[-1].end = now + self.length
         self._count(tokens, tokens**2)
 
-    def granted(self, wanted: int, tokens: int) -> None:
-        """Record that a request is sent; the tokens that were cut off it are requested again."""
-        self.waiting -= wanted
+    def cut(self, wanted: int, tokens: int) -> None:
+        """Record that a request is sent, perhaps with fewer tokens; those that were cut off it are requested again."""
         if tokens < wanted and self._parts:
             self._count(tokens - wanted, tokens**2 - wanted**2)
 

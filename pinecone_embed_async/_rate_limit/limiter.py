@@ -79,7 +79,6 @@ class Limiter:
         budget = None
         if key is not None:
             budget = self._budgets.touch(key, now)
-            budget.waiting += 1
             if flow.priority == "interactive":
                 budget.demand.asked(permit.want, now)
         if not self._queue and self._may_pass_by(permit, budget, now):
@@ -87,6 +86,8 @@ class Limiter:
             self._grant(permit, permit.want, now)
             return False
         self._queue.add(permit)
+        if budget is not None:
+            budget.count(permit, 1)
         self.dispatch(now)
         return permit in flow.waiting
 
@@ -119,7 +120,7 @@ class Limiter:
         if permit not in self._open:
             return
         if permit.key is not None:
-            self.token_limit(permit.key).resize(permit, tokens)
+            self._budgets[permit.key].limit.resize(permit, tokens)
         permit.flow.had += tokens - permit.tokens
         permit.tokens = tokens
         self.dispatch(now)
@@ -129,7 +130,7 @@ class Limiter:
         if self._close(permit, now, was_sent=False):
             permit.flow.had -= permit.tokens
             if permit.key is not None:
-                self.token_limit(permit.key).unused(permit, now)
+                self._budgets[permit.key].limit.unused(permit, now)
         else:
             self._remove(permit)
         self.dispatch(now)
@@ -153,7 +154,7 @@ class Limiter:
         flow.concurrency.succeeded()
         found = None
         if permit.key is not None:
-            limit = self.token_limit(permit.key).accepted(permit, tokens, now)
+            limit = self._budgets[permit.key].limit.accepted(permit, tokens, now)
             found = None if limit is None else (permit.key, limit)
         if flow.key is not None:
             self.accepted_at[flow.key] = now
@@ -176,7 +177,7 @@ class Limiter:
         if is_overload:
             permit.flow.concurrency.overloaded(permit.at, now)
         if permit.key is not None:
-            self.token_limit(permit.key).settle(permit, permit.tokens, now)
+            self._budgets[permit.key].limit.settle(permit, permit.tokens, now)
         self.dispatch(now)
 
     def rejected(
@@ -198,7 +199,7 @@ class Limiter:
             return None
         was_paused = self.known_pause(permit.key, now).until > now
         kind, figure = (None, None) if named is None else (named.kind, named.limit)
-        token_limit = None if permit.key is None else self.token_limit(permit.key)
+        token_limit = None if permit.key is None else self._budgets[permit.key].limit
         if token_limit is not None and kind in {None, "tokens per minute"}:
             limit: TokenLimit | RequestRateLimit = token_limit
             before = limit.pause
@@ -263,10 +264,6 @@ class Limiter:
         # `requests_at` is infinite if only a response can make room, because nobody knows when that comes.
         return pause if math.isinf(requests_at) else max(pause, requests_at - now)
 
-    def token_limit(self, key: Key) -> TokenLimit:
-        """The token limit of a model and input type."""
-        return self._budgets[key].limit
-
     def known_tokens(self, key: Key) -> float:
         """Given or named limit in tokens per window; infinite if there is none."""
         budget = self._budgets.get(key)
@@ -299,8 +296,11 @@ class Limiter:
         for place, group in enumerate(groups):
             room = self._room(group, requests_at, now)
             if room is not None:
-                self._grant(group.permit, room, now)
+                permit = group.permit
+                self._grant(permit, room, now)
                 self._queue.serve(groups, place, room, now)
+                if permit.key is not None:
+                    self._budgets[permit.key].sent(permit)
                 return True
         # Not `any`, which would stop at the first.
         return True in [self._dismiss_if_late(group.permit, now) for group in groups]
@@ -372,10 +372,7 @@ class Limiter:
         if key is not None:
             budget = self._budgets[key]
             permit.is_probe = budget.limit.reserve(tokens, now)
-            budget.waiting -= 1
             budget.permits.append((now, flow))
-            if flow.priority == "interactive":
-                budget.demand.granted(permit.want, tokens)
         permit.tokens, permit.at = tokens, now
         self._open.add(permit)
         self.decided.append(permit)
@@ -392,10 +389,7 @@ class Limiter:
     def _remove(self, permit: LimiterPermit) -> None:
         """Remove a request from the queue if it is waiting."""
         if self._queue.remove(permit) and permit.key is not None:
-            budget = self._budgets[permit.key]
-            budget.waiting -= 1
-            if permit.flow.priority == "interactive":
-                budget.demand.waiting -= permit.want
+            self._budgets[permit.key].count(permit, -1)
 
     def _close(self, permit: LimiterPermit, now: float, *, was_sent: bool = True) -> bool:
         """Remove a permit from the open ones; return whether it was open.

@@ -74,7 +74,7 @@ def test_usage_of_a_known_limit_is_kept_as_long_as_it_counts() -> None:
         harness.now += 0.01
         harness.send(f"type {number}", 60)
     assert len(harness.kept()) == 1000
-    assert harness.limiter.token_limit(("model", "type 0")).window.used(harness.now) == 60
+    assert harness.limiter._budgets[("model", "type 0")].limit.window.used(harness.now) == 60
     harness.now += WINDOW
     for number in range(1000):
         harness.send(f"later {number % 10}", 1)
@@ -90,7 +90,7 @@ def test_a_recently_used_budget_keeps_its_learned_limit() -> None:
         harness.send(f"type {number}")
         if number % 100 == 0:
             harness.send("passage")
-    assert harness.limiter.token_limit(("model", "passage")).known == 500
+    assert harness.limiter._budgets[("model", "passage")].limit.known == 500
 
 
 def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
@@ -109,7 +109,7 @@ def test_budgets_in_flight_waiting_or_paused_are_kept() -> None:
     harness.limiter.dispatch(harness.now)
     assert waits.is_granted
     harness.limiter.accepted(flying, 10, harness.now)
-    assert harness.limiter.token_limit(("model", "in flight")).in_flight == 0
+    assert harness.limiter._budgets[("model", "in flight")].limit.in_flight == 0
 
 
 def test_a_budget_that_is_kept_does_not_keep_others() -> None:

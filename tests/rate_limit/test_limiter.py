@@ -498,7 +498,7 @@ def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[H
         else:
             harness.limiter.accepted(permit, None, harness.now)
         end(harness, permit)
-        limit = harness.limiter.token_limit(KEY)
+        limit = harness.limiter._budgets[KEY].limit
         assert concurrency.in_flight == 0
         assert limit.in_flight == 0
         assert limit.used(harness.now) == 60
@@ -520,7 +520,7 @@ def test_a_rejected_request_does_not_count() -> None:
     harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 60)
     harness.reject(harness.permits[0])
-    assert harness.limiter.token_limit(KEY).used(harness.now) == 0
+    assert harness.limiter._budgets[KEY].limit.used(harness.now) == 0
 
 
 def test_one_rejection_pauses_everything_under_that_limit_and_nothing_else() -> None:
@@ -588,8 +588,8 @@ def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learne
         harness.reject(permit, NamedLimit("requests per second", 4), backoff=Backoff(1.0, math.inf, lambda: 1.0))
     assert concurrency.limit == 4
     assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
-    assert harness.limiter.token_limit(KEY).used(harness.now) == 4 * 10, "those rejected cost no tokens"
-    assert not harness.limiter.token_limit(KEY).streak
+    assert harness.limiter._budgets[KEY].limit.used(harness.now) == 4 * 10, "those rejected cost no tokens"
+    assert not harness.limiter._budgets[KEY].limit.streak
     wide = ConcurrencyLimiter(100)
     for _ in range(5):
         harness.request(flow(wide))
@@ -703,7 +703,7 @@ def test_after_a_fork_learned_limits_stay_and_waiting_requests_are_forgotten() -
     assert harness.limiter.waiting({concurrency}) == 0
     assert math.isinf(harness.limiter.next_at)
     assert (concurrency.in_flight, concurrency.limit) == (0, 8)
-    assert harness.limiter.token_limit(KEY).used(harness.now) == 60
+    assert harness.limiter._budgets[KEY].limit.used(harness.now) == 60
     # The flow works in the child, too.
     harness.request(waits, 40)
     assert [permit.tokens for permit in harness.permits] == [40]
