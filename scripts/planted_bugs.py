@@ -96,8 +96,8 @@ BUGS = (
     _bug(
         "a window that counts as too short",
         "_rate_limit/window.py",
-        "        end, entry = now + self.length, self._last\n",
-        "        end, entry = now + 0.95 * self.length, self._last\n",
+        "        end, last = now + self.length, self._last\n",
+        "        end, last = now + 0.95 * self.length, self._last\n",
     ),
     _bug(
         "a window's oldest entry released too late",

@@ -51,8 +51,6 @@ class Limiter:
         # Permits that have not ended.
         self._open: set[LimiterPermit] = set()
         self.accepted_at: OrderedDict[Key, float] = OrderedDict()
-        # The keys and priorities whose requests have to wait; for one pass over the queue.
-        self._blocked: set[tuple[Key, Priority]] = set()
         # The limits for which requests have waited since the last pass.
         self._short_of_tokens: set[TokenLimit] = set()
         self.decided: list[LimiterPermit] = []
@@ -286,15 +284,16 @@ class Limiter:
 
     def _grant_next(self, now: float) -> bool:
         """Grant the first permit that can be granted, or else dismiss what is too late; return whether there was any."""
-        self._blocked.clear()
         self._short_of_tokens.clear()
         self.next_at = math.inf
         if not self._queue:
             return False
         requests_at = self._requests_free_at(now)
         groups = self._queue.groups(now)
+        # The keys and priorities whose requests have to wait.
+        blocked: set[tuple[Key, Priority]] = set()
         for place, group in enumerate(groups):
-            room = self._room(group, requests_at, now)
+            room = self._room(group, requests_at, blocked, now)
             if room is not None:
                 permit = group.permit
                 self._grant(permit, room, now)
@@ -305,8 +304,8 @@ class Limiter:
         # Not `any`, which would stop at the first.
         return True in [self._dismiss_if_late(group.permit, now) for group in groups]
 
-    def _room(self, group: Group, requests_at: float, now: float) -> int | None:
-        """The tokens that the first request of a group may have; `None` if it has to wait."""
+    def _room(self, group: Group, requests_at: float, blocked: set[tuple[Key, Priority]], now: float) -> int | None:
+        """The tokens that the first request of a group may have; `None` if it has to wait, and perhaps block others."""
         permit = group.permit
         flow, key, priority = permit.flow, permit.key, permit.flow.priority
         if not flow.concurrency.has_room(priority, now, has_aged=group.has_aged(now)):
@@ -317,7 +316,7 @@ class Limiter:
         if key is None:
             # The request needs no tokens.
             return permit.want
-        if (key, priority) in self._blocked:
+        if (key, priority) in blocked:
             return None
         budget = self._budgets[key]
         forecast = self._forecast(group, budget, now)
@@ -326,13 +325,13 @@ class Limiter:
             at = self._grace_ends(flow, budget, room, now)
             if at <= now:
                 return room
-            self._blocked.add((key, priority))
+            blocked.add((key, priority))
         else:
             self._short_of_tokens.add(budget.limit)
-            self._blocked.add((key, "bulk"))
+            blocked.add((key, "bulk"))
             if forecast is None:
                 # Later requests that need the same tokens must not overtake it.
-                self._blocked.add((key, "interactive"))
+                blocked.add((key, "interactive"))
             else:
                 # After a window without interactive requests, no more are expected.
                 at = min(at, max(forecast.over_at, budget.limit.room(permit.want, permit.least, now)[1]))

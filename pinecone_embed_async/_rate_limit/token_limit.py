@@ -145,7 +145,7 @@ class TokenLimit:
         """Whether so much of the limit is free that `tokens` more may be sent regardless of what is kept for others."""
         if now < self.pause.until or self._found.exists or self.in_flight >= self.most_in_flight:
             return False
-        return self.used(now) + tokens <= (1 - PLENTY) * self.known
+        return math.isinf(self.known) or self.used(now) + tokens <= (1 - PLENTY) * self.known
 
     def room(self, want: int, least: int, now: float, forecast: Forecast | None = None) -> tuple[int, float]:
         """The tokens that the next request may have, and when it may have any if nothing happens before.

@@ -26,9 +26,9 @@ errors."""
 
 class _Entry(msgspec.Struct):
     start: float
-    end: float = math.inf
-    # The total counted so far, with this entry.
-    total: int = 0
+    end: float
+    # All that was counted up to here.
+    total: int
 
 
 class Window:
@@ -51,34 +51,34 @@ class Window:
         self.length = length
         self._log: deque[_Entry] = deque()
         # The latest entry, even if it counts no more.
-        self._last = _Entry(-math.inf)
+        self._last = _Entry(-math.inf, -math.inf, 0)
         # For each part, the end of its first entry and the total before it.
         self._marks: deque[tuple[float, int]] = deque()
         # The latest end of them, even if it is past.
         self._marked = -math.inf
-        # All that was ever counted, and how much of it counts no more.
-        self._total = self._freed = 0
+        # How much of all that was ever counted counts no more.
+        self._freed = 0
 
     def add(self, amount: int, now: float) -> None:
         """Count `amount`, which is at least 1, until `length` seconds from now."""
-        end, entry = now + self.length, self._last
+        end, last = now + self.length, self._last
         if end - self._marked >= self.length / MARKS:
-            self._marks_after(now).append((end, self._total))
+            self._marks_after(now).append((end, last.total))
             self._marked = end
-        if now - entry.start >= self.length / RESOLUTION:
+        if now - last.start >= self.length / RESOLUTION:
             # Entries that count no more are dropped, which bounds their number.
             self.used(now)
-            entry = self._last = _Entry(now)
-            self._log.append(entry)
-        self._total += amount
-        entry.end, entry.total = end, self._total
+            last = self._last = _Entry(now, end, last.total)
+            self._log.append(last)
+        last.end = end
+        last.total += amount
 
     def used(self, now: float) -> int:
         """The sum that counts now."""
         log = self._log
         while log and log[0].end <= now:
             self._freed = log.popleft().total
-        return self._total - self._freed
+        return self._last.total - self._freed
 
     def next_release(self, now: float) -> float:
         """The time at which the oldest amount stops counting; infinite if there is none."""
