@@ -163,8 +163,10 @@ class Scheduler:
         newest = next(reversed(self._under_way), None)
         is_free = newest is None or newest.request is not None
         has_room = self._group is not None and is_free and len(self._under_way) < self._most
-        has_next = has_room and (self._planner.peek() is not None or self._planner.is_sifting)
+        has_next = has_room and self._planner.peek() is not None
         if self._planner.failed_unsent != self._unsent:
+            # They may be all inputs of the next request, with others to follow.
+            has_next = has_room
             self._report_unsent()
         if has_next and self._group is not None:
             slot = _Slot()
@@ -255,7 +257,7 @@ class Scheduler:
         Do not await anything between the return and the first attempt, because a cancellation would lose the permit.
         """
         planner = self._planner
-        while (ahead := planner.peek()) is not None or planner.is_sifting:
+        while (ahead := planner.peek()) is not None or planner.failed_unsent != self._unsent:
             if ahead is None:
                 self._report_unsent()
                 await asyncio.sleep(0)

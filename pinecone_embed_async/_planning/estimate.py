@@ -32,8 +32,7 @@ class Estimate:
     """Estimated cost of a job.
 
     The service does not publish its tokenizers, so tokens are estimated from UTF-8 bytes: at 4 bytes per token, or the ratio
-    that the client has learned from bills. The range covers 6 to 2.5 bytes per
-    token, and that ratio.
+    that the client has learned from bills. The range covers 6 to 2.5 bytes per token, and that ratio.
 
     Attributes:
         inputs: number of texts.

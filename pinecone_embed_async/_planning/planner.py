@@ -69,7 +69,6 @@ class RequestPlanner:
 
     Attributes:
         failed_unsent: number of inputs that failed without being sent alone, because an equal text is known to be refused.
-        is_sifting: whether to call `peek` again, because every input of the last request was known to be refused.
         job_error: the error that ended the job early; `None` if there is none.
     """
 
@@ -102,7 +101,6 @@ class RequestPlanner:
         # The request last found without an input known to be refused, and the number of refusals remembered by then.
         self._checked: tuple[PlannedRequest, int] | None = None
         self.failed_unsent = 0
-        self.is_sifting = False
         self.job_error: EmbedError | None = None
 
     def __repr__(self) -> str:
@@ -112,9 +110,9 @@ class RequestPlanner:
     def peek(self) -> PlannedRequest | None:
         """The next request to send, which stays in place; `None` if there is none now, or the job has ended.
 
-        Its inputs that are known to be refused fail on the way; see `is_sifting`.
+        Its inputs that are known to be refused fail on the way, and `failed_unsent` grows. If nothing is left of it, this
+        returns `None` too, but the next call may not.
         """
-        self.is_sifting = False
         if self.job_error is not None:
             return None
         if self._suspended and not self._blames_inputs:
@@ -128,12 +126,10 @@ class RequestPlanner:
         if request is None or not self._learned.refusals.changes or self._is_checked(request):
             return request
         self.take(request)
+        # Only one request per call of `peek`, so that the scheduler can yield to the event loop in between: all inputs of a
+        # long call may be known to be refused.
         rest = self._without_refused(request)
-        if rest is None:
-            # Only one request per call of `peek`, so that the scheduler can yield to the event loop in between: all inputs
-            # of a long call may be known to be refused.
-            self.is_sifting = True
-        else:
+        if rest is not None:
             self._parts.appendleft(rest)
         return rest
 

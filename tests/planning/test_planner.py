@@ -80,12 +80,14 @@ class Job:
         draws = random.Random(seed)
         in_flight: list[PlannedRequest] = []
         while True:
-            while len(in_flight) < window and (
-                (request := self.take_within(math.inf)) is not None or self.planner.is_sifting
-            ):
+            while len(in_flight) < window:
+                unsent = self.planner.failed_unsent
+                request = self.take_within(math.inf)
                 if request is not None:
                     in_flight.append(request)
                     self.sent.append(request)
+                elif unsent == self.planner.failed_unsent:
+                    break
             if not in_flight:
                 return
             answered = in_flight.pop(draws.randrange(len(in_flight)))
@@ -470,10 +472,9 @@ def test_inputs_known_to_be_refused_are_removed_one_request_at_a_time() -> None:
     again = Job(["bad"] * 960, learned=job.learned)
     for steps in range(1, 11):
         assert again.planner.peek() is None
-        assert again.planner.is_sifting
         assert again.planner.failed_unsent == 96 * steps
     assert again.planner.peek() is None
-    assert not again.planner.is_sifting
+    assert again.planner.failed_unsent == 960
     assert len(again.outcomes.failures()) == 10
 
 
