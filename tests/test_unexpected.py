@@ -12,7 +12,7 @@ from aiohttp import web
 
 from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError
 from pinecone_embed_async._models import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_SEQUENCE_LENGTH
-from pinecone_embed_async._planning import Learned, PlannedRequest
+from pinecone_embed_async._planning import Learned, Load, PlannedRequest, RequestPlanner
 from pinecone_embed_async._sending import attempts as _engine
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import QUICK, dense_client
@@ -35,10 +35,18 @@ def bug(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     """Raised when the bill of a request with the bad text is learned from."""
     bugs: list[BaseException] = [OverflowError(SAID)]
 
-    def learn(self: Learned, request: PlannedRequest, parameters: bytes, sequence_length: int) -> None:
-        if BAD in request.texts:
+    requests: list[PlannedRequest] = []
+    embedded = RequestPlanner.embedded
+
+    def note(self: RequestPlanner, request: PlannedRequest) -> None:
+        requests.append(request)
+        embedded(self, request)
+
+    def learn(self: Learned, load: Load, parameters: bytes) -> None:
+        if BAD in requests[-1].texts:
             raise bugs[0]
 
+    monkeypatch.setattr(RequestPlanner, "embedded", note)
     monkeypatch.setattr(Learned, "accepted", learn)
     return bugs
 
