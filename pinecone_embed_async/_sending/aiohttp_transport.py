@@ -153,7 +153,7 @@ class AiohttpTransport:
         request = exchange.request
         token = CONNECTING.set(exchange)
         try:
-            exchange.response = await self._session.request(
+            response = exchange.response = await self._session.request(
                 request.method,
                 request.url,
                 data=request.body,
@@ -162,6 +162,7 @@ class AiohttpTransport:
                 ssl=self._tls or await self._tls_of_requests(),
                 proxy_headers=None if self.proxy is None else self.proxy.headers,
             )
+            exchange.status, exchange.headers = response.status, response.headers
             return exchange
         except _FAULTS as fault:
             problem, connection = self._failed(fault, exchange)
@@ -190,6 +191,8 @@ class _Exchange(Connecting):
     """A request in flight, with the state of its connection, then its response."""
 
     response: aiohttp.ClientResponse
+    status: int
+    headers: Mapping[str, str]
 
     def __init__(self, transport: AiohttpTransport, request: TransportRequest) -> None:
         self._transport = transport
@@ -203,14 +206,6 @@ class _Exchange(Connecting):
             self.response.close()
         # A complete answer has released its connection, but the request may still be being written.
         await self.response.wait_for_close()
-
-    @property
-    def status(self) -> int:
-        return self.response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self.response.headers
 
     async def read(self) -> bytes:
         content = self.response.content

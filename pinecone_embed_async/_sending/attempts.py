@@ -63,9 +63,7 @@ async def get_body(engine: Engine, path: str, query: Mapping[str, str], *, is_tr
 
     async def attempt() -> EmbedError | None:
         body.clear()
-        permit = engine.gate.request(flow, 0, 0)
-        if not permit.is_granted:
-            await engine.gate.wait(permit)
+        permit = await engine.gate.wait(engine.gate.request(flow, 0, 0))
         try:
             attempts.sent(engine.clock.time())
             error = await engine.network.get(state, path, query, body)
@@ -233,8 +231,6 @@ class Sender:
             error = await engine.network.post(state, request, decoding)
             if error is None:
                 error = await self._finish_answer(request, decoding, observation)
-        except Exception as fault:  # noqa: BLE001 - a bug in one request must not fail the others
-            error = unexpected_error(fault, engine.options.redactor(request))
         finally:
             request.in_flight = False
             self._end_permit(permit, request, error)
