@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -19,7 +19,7 @@ from pinecone_embed_async._sending.transport import TransportRequest
 from pinecone_embed_async._wire import choose_decoder, error_from_response
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Awaitable, Mapping
 
     from pinecone_embed_async._errors import ConnectionProblem
     from pinecone_embed_async._planning import PlannedRequest
@@ -142,9 +142,9 @@ class Network:
 
     def _make_state(self) -> LoopState:
         options = self._options
-        own: AiohttpTransport | None = None
-        if options.transport is None:
-            own = AiohttpTransport(
+        transport, own = options.transport, None
+        if transport is None:
+            transport = own = AiohttpTransport(
                 options.base_url,
                 max_connections=options.max_concurrency,
                 connect_timeout=options.connect_timeout,
@@ -154,7 +154,7 @@ class Network:
                 clock=self._clock,
             )
         return LoopState(
-            transport=options.transport or cast("Transport", own),
+            transport=transport,
             own=own,
             # A shared quota refers to the limiter, so the limiter must not refer to the objects of a closed loop.
             concurrency=ConcurrencyLimiter(options.max_concurrency, budget=self._budget),
@@ -192,16 +192,14 @@ class Network:
                 state.own.abandon()
         self._states.clear()
 
-    def post(
-        self, state: LoopState, planned: PlannedRequest, receiver: BodyReceiver
-    ) -> Coroutine[Any, Any, EmbedError | None]:
+    def post(self, state: LoopState, planned: PlannedRequest, receiver: BodyReceiver) -> Awaitable[EmbedError | None]:
         """Post a planned request, which must be encoded, to `/embed`; see `_exchange`."""
         request = TransportRequest("POST", self._embed_url, self._headers, planned.body)
         return self._exchange(state, request, receiver, planned)
 
     def get(
         self, state: LoopState, path: str, query: Mapping[str, str], receiver: BodyReceiver
-    ) -> Coroutine[Any, Any, EmbedError | None]:
+    ) -> Awaitable[EmbedError | None]:
         """Get a path, which must be URL-encoded because a model's name may hold a slash; see `_exchange`."""
         url = self._options.base_url.joinpath(path, encoded=True).with_query(query)
         return self._exchange(state, TransportRequest("GET", url, self._headers), receiver)
