@@ -176,7 +176,7 @@ class AiohttpTransport:
         if isinstance(fault, aiohttp.ConnectionTimeoutError):
             return self._connections.overdue(connecting), ConnectionProblem.UNREACHED
         problem = _described(fault, self.proxy)
-        if not connecting.is_done:
+        if connecting.idle is None:
             kind = ConnectionProblem.SETUP if _is_setup(fault) else ConnectionProblem.UNREACHED
             # A session that was closed meanwhile is not a network problem.
             return problem, kind if isinstance(fault, (aiohttp.ClientError, OSError)) else None

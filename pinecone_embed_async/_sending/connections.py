@@ -36,15 +36,14 @@ class Connecting:
     """The state of the connection of one request.
 
     Attributes:
-        is_done: whether the connection is made.
-        idle: seconds that it had been idle; 0 for a new connection, and for one that other code used last.
+        idle: seconds that it had been idle; 0 for a new connection, and for one that other code used last; `None` before it
+            is made.
         step: the current step of a new connection, as a template for a message with the host, the port and the proxy.
         scope: the time-out of a new connection.
     """
 
     # Class attributes, because every request makes an object, and nearly all of them reuse a connection.
-    is_done = False
-    idle = 0.0
+    idle: float | None = None
     step = _LOOK_UP
     scope: AbstractAsyncContextManager[asyncio.Timeout] | None = None
 
@@ -114,7 +113,7 @@ class Connections(aiohttp.BaseConnector):
     ) -> Connection:
         """Get a connection from the pool, or make a new one within its time-out."""
         connecting = CONNECTING.get()
-        connecting.is_done = False
+        connecting.idle = None
         while True:
             try:
                 connection = await self._inner.connect(req, [*traces, self._progress], timeout)
@@ -126,14 +125,11 @@ class Connections(aiohttp.BaseConnector):
             # Not `None` until the connection is released.
             protocol: ResponseHandler = connection.protocol  # type: ignore[assignment]
             mark = protocol.read_timeout
-            if not isinstance(mark, _Mark) or mark.connections is not self:
-                connecting.idle = 0.0
-                break
-            if mark.released_at > self._last_reset:
-                connecting.idle = self._loop.time() - mark.released_at
+            released_at = mark.released_at if isinstance(mark, _Mark) and mark.connections is self else None
+            if released_at is None or released_at > self._last_reset:
                 break
             connection.close()
-        connecting.is_done = True
+        connecting.idle = 0.0 if released_at is None else self._loop.time() - released_at
         connection.add_callback(partial(self._mark, protocol))
         return connection
 

@@ -226,6 +226,7 @@ async def test_a_connection_used_by_somebody_else_has_not_been_idle() -> None:
                     pass
             # The clock of uvloop counts whole milliseconds.
             await asyncio.sleep(0.002)
+            assert exchange.idle is not None
             return exchange.idle
 
         assert await idle() == 0
