@@ -140,13 +140,14 @@ class StreamingDecoder:
         Raises:
             ResponseError: the body is too large.
         """
-        self._size += len(piece)
+        size = len(piece)
+        self._size += size
         most = self._count + 1
         if self._size > most * MOST_BYTES:
             raise ResponseError(f"the answer has more than {most} MiB: one for each embedding, and one for the rest")
         if self._is_usual:
-            self.undecoded += len(piece)
-        if len(piece) >= SMALL_PIECE:
+            self.undecoded += size
+        if size >= SMALL_PIECE:
             self._arrived.append(piece)
         elif self._arrived and isinstance(self._arrived[-1], bytearray):
             self._arrived[-1] += piece

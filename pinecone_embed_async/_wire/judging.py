@@ -75,7 +75,8 @@ class Answer(Struct, frozen=True):
     sparse: SparseBlock | None = None
 
 
-_PLACEHOLDER = secrets.randbits(52)
+_NUMBER = secrets.randbits(52)
+_PLACEHOLDER = b"%d" % _NUMBER
 """Placeholder of a row. It is random and never leaves the process, so that an answer cannot contain it elsewhere."""
 
 _READ_AT_ONCE = 2**16
@@ -146,11 +147,13 @@ class WholeAnswer:
         top = self._top
         if self._quotes and not is_plain(occurrences(self._body, b'"') - self._quotes, top.marks, [top.usage]):
             self._check_beside()
-        _check_usage(top.usage)
+        tokens = _billed_tokens(top.usage)
+        sparse = None
         if self._kind == "sparse":
-            return top.answer("sparse", self._sparse_block())
-        self._write_rows(rows)
-        return top.answer("dense")
+            sparse = self._sparse_block()
+        else:
+            self._write_rows(rows)
+        return Answer(self._kind, None if top.model is UNSET else top.model, tokens, sparse)
 
     def _next_items(self, size: int) -> list[bytes]:
         """The next unread items, of at least `size` bytes in total if that many are left."""
@@ -259,7 +262,7 @@ def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
     # As many items with a placeholder as there are placeholders show that each array is where it should be.
-    frame = (b"%d" % _PLACEHOLDER).join([*deciding, end])
+    frame = _PLACEHOLDER.join([*deciding, end])
     if len(frame) > MOST_BYTES:
         return None
     try:
@@ -285,7 +288,6 @@ def _check_frame(frame: bytes) -> None:
 
 # Parts of an answer.
 
-
 MOST_TOKENS = 2**53
 """Maximum plausible number of tokens: more than any answer costs, and the largest integer that all JSON parsers read
 exactly."""
@@ -296,7 +298,7 @@ class _Usage(Struct, frozen=True, omit_defaults=True):
 
 
 class _FrameItem(Struct, gc=False):
-    values: tuple[Annotated[int, Meta(ge=_PLACEHOLDER, le=_PLACEHOLDER)]]
+    values: tuple[Annotated[int, Meta(ge=_NUMBER, le=_NUMBER)]]
     vector_type: str | UnsetType = UNSET
 
 
@@ -332,10 +334,6 @@ class _Top(Struct):
     def marks(self) -> int:
         """Number of quotation marks of `data`'s key, and of `vector_type` and `model` with their keys."""
         return 6 if self.model is UNSET else 10
-
-    def answer(self, vector_type: VectorType, sparse: SparseBlock | None = None) -> Answer:
-        """The answer with these top-level fields."""
-        return Answer(vector_type, None if self.model is UNSET else self.model, _billed_tokens(self.usage), sparse)
 
 
 class _SparseTop(_Top):
@@ -405,19 +403,18 @@ def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
 
 
 def _billed_tokens(usage: _MaybeRaw) -> int | None:
-    """Tokens billed; `None` if the answer does not report them, which is no reason to reject it and pay again."""
-    try:
-        return None if usage is UNSET else _USAGE.decode(usage).total_tokens
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    """Tokens billed; `None` if the answer does not report them, which is no reason to reject it and pay again.
 
-
-def _check_usage(usage: _MaybeRaw) -> None:
-    """Reject usage that is not strict JSON; an answer may have none."""
+    Raises:
+        ResponseError: the usage is not strict JSON.
+    """
     text = b"" if usage is UNSET else bytes(usage)
     # A single key cannot occur twice.
-    if text.count(b'"') <= 2:
-        return
-    if len(text) > MOST_BYTES:
-        raise ResponseError(TOO_MUCH_BESIDE)
-    check_object(text, _Usage, "$.usage", levels_above=1)
+    if text.count(b'"') > 2:
+        if len(text) > MOST_BYTES:
+            raise ResponseError(TOO_MUCH_BESIDE)
+        check_object(text, _Usage, "$.usage", levels_above=1)
+    try:
+        return _USAGE.decode(text).total_tokens
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
