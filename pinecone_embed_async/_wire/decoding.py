@@ -163,7 +163,13 @@ class StreamingDecoder:
         self._pieces += map(bytes, self._arrived)
         self._arrived.clear()
         while self.undecoded and most > 0 and not self._is_stopped:
-            done = self._read(most)
+            if self._matrix is None and self._dimension is not None:
+                self._matrix = self._new_matrix(self._dimension)
+            outcome, done, self._position = self._reader.read(tuple(self._pieces), self._position, most)
+            if outcome == ODD:
+                self._read_odd_row()
+            elif outcome == TOO_LONG:
+                self._is_usual = False
             if not self._is_in_place:
                 self._read_pieces += self._pieces[:done]
             del self._pieces[:done]
@@ -171,26 +177,19 @@ class StreamingDecoder:
             most -= self.undecoded - left
             self.undecoded = left
 
-    def _read(self, most: int) -> int:
-        """Read pieces from the position in the first one on; return how many have been read completely."""
-        if self._matrix is None and self._dimension is not None:
-            self._matrix = self._new_matrix(self._dimension)
-        outcome, done, self._position = self._reader.read(tuple(self._pieces), self._position, most)
+    def _read_odd_row(self) -> None:
         try:
-            if outcome == ODD:
-                if self._matrix is None:
-                    # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                    self._matrix = self._new_matrix(self._reader.kept_numbers)
-                else:
-                    with np.errstate(over="raise"):
-                        place(self._matrix, self._reader.row, self._reader.kept)
-                    self._reader.accept()
-            self._is_usual = outcome != TOO_LONG
+            if self._matrix is None:
+                # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
+                self._matrix = self._new_matrix(self._reader.kept_numbers)
+            else:
+                with np.errstate(over="raise"):
+                    place(self._matrix, self._reader.row, self._reader.kept)
+                self._reader.accept()
         except UNREADABLE:
             self._is_usual = False
             # The kept row's closing bracket, where the reader stops, is part of `kept`.
             self._position += 1
-        return done
 
     def _new_matrix(self, dimension: int) -> NDArray[np.float32]:
         if self._dimension is None and dimension > LONGEST_ROW:
