@@ -157,7 +157,7 @@ def test_a_third_party_has_the_places_that_it_needs_and_no_others() -> None:
         assert places <= named[name], f"{name} has a place that it does not need"
 
 
-BROUGHT_ALONG = {"yarl": "aiohttp"}
+BROUGHT_ALONG = {"multidict": "aiohttp", "yarl": "aiohttp"}
 """What another dependency brings along, and is part of its interface."""
 NO_DEPENDENCY = {"IPython", "pandas", "polars", "scipy", "tqdm"}
 """What is taken where it is there, and asked for by no extra."""
