@@ -116,13 +116,12 @@ class TokenEstimator:
 
     def learn(self, load: Load, billed: int, sequence_length: int) -> None:
         """Learn from the bill of a request with this load."""
-        inputs = load.inputs - load.clipped
         size = load.open_bytes
-        tokens = billed - load.clipped * sequence_length - SPECIAL_TOKENS * inputs
+        tokens = billed - load.clipped * sequence_length - SPECIAL_TOKENS * (load.inputs - load.clipped)
         if tokens <= 0 or size <= 0:
             return
         if self._tokens:
-            off = tokens / (size / self.expected) - 1
+            off = tokens * self.expected / size - 1
             # Small requests vary more and matter less.
             weight = min(1.0, tokens / 1000)
             self._weight = MEMORY * self._weight + weight
@@ -137,10 +136,8 @@ class TokenEstimator:
 
 def most_tokens(load: Load, sequence_length: int) -> int:
     """Maximum number of tokens that a request can cost: a token has at least one byte, and text cut off is not billed."""
-    inputs = load.inputs
-    opened = inputs - load.clipped
-    whole = load.clipped * sequence_length + min(load.open_bytes, opened * sequence_length)
-    return whole + inputs * (SPECIAL_TOKENS + PROMPT_TOKENS)
+    opened = min(load.open_bytes, (load.inputs - load.clipped) * sequence_length)
+    return load.clipped * sequence_length + opened + load.inputs * (SPECIAL_TOKENS + PROMPT_TOKENS)
 
 
 class Learned:
