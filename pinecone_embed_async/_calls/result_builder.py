@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._results import Dimension, SparseEmbeddings
     from pinecone_embed_async._wire import Answer, SparseBlock, VectorType
 
+_NO_USAGE = Usage()
+
 
 class ResultBuilder:
     """Builds the result of a contiguous range of inputs from answers, cached rows and failures.
@@ -47,7 +49,7 @@ class ResultBuilder:
         self._blocks: list[tuple[NDArray[np.intp], SparseBlock]] = []
         self._embedded = np.zeros(count, np.bool_)
         self._failures: list[Failure] = []
-        self.usage = Usage()
+        self.usage = _NO_USAGE
         self.embedded_count = 0
         self.failed_count = 0
         self.cached_count = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import secrets
 from array import array
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -39,8 +38,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire.structs import VectorType
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class SparseBlock:
+class SparseBlock(Struct, frozen=True, eq=False):
     """The sparse rows of one answer.
 
     Attributes:
