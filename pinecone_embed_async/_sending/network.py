@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
 from pinecone_embed_async._errors import ClosedError, EmbedError, ResponseError, TransportError
 from pinecone_embed_async._foreign import Cancellations
@@ -103,8 +103,8 @@ class Network:
             "X-Pinecone-Api-Version": options.api_version,
             "User-Agent": options.user_agent,
         }
-        # The type that aiohttp need not convert for each request.
-        self._headers = CIMultiDictProxy(CIMultiDict(headers))
+        # Each request has a copy, which its transport may change, of the type that aiohttp need not convert.
+        self._headers = CIMultiDict(headers)
 
     def __repr__(self) -> str:
         return f"<Network to {self._options.base_url.host}, {self.in_flight} requests in flight>"
@@ -194,7 +194,7 @@ class Network:
 
     def post(self, state: LoopState, planned: PlannedRequest, receiver: BodyReceiver) -> Awaitable[EmbedError | None]:
         """Post a planned request, which must be encoded, to `/embed`; see `_exchange`."""
-        request = TransportRequest("POST", self._embed_url, self._headers, planned.body)
+        request = TransportRequest("POST", self._embed_url, self._headers.copy(), planned.body)
         return self._exchange(state, request, receiver, planned)
 
     def get(
@@ -202,7 +202,7 @@ class Network:
     ) -> Awaitable[EmbedError | None]:
         """Get a path, which must be URL-encoded because a model's name may hold a slash; see `_exchange`."""
         url = self._options.base_url.joinpath(path, encoded=True).with_query(query)
-        return self._exchange(state, TransportRequest("GET", url, self._headers), receiver)
+        return self._exchange(state, TransportRequest("GET", url, self._headers.copy()), receiver)
 
     async def _exchange(
         self, state: LoopState, request: TransportRequest, receiver: BodyReceiver, planned: PlannedRequest | None = None

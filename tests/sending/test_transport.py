@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import gc
 import logging
 import weakref
 from dataclasses import FrozenInstanceError
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import aiohttp
 import numpy as np
@@ -589,3 +590,16 @@ def test_a_request_cannot_be_changed() -> None:
     request = TransportRequest("GET", URL("https://a"), {})
     with pytest.raises(FrozenInstanceError):
         request.method = "POST"  # type: ignore[misc]
+
+
+async def test_a_transport_may_copy_a_request_and_change_its_headers() -> None:
+    def answer(request: TransportRequest) -> MockResponse:
+        assert "traceparent" not in request.headers
+        assert copy.deepcopy(request) == request
+        cast("dict[str, str]", request.headers)["traceparent"] = "00-1"
+        return MockResponse.embeddings([[0.5] * 1024])
+
+    transport = MockTransport(answer)
+    async with EmbedClient("multilingual-e5-large", api_key="any", transport=transport, max_batch_size=1) as client:
+        await client.embed(["a", "b"], input_type="passage")
+    assert [request.headers["traceparent"] for request in transport.requests] == ["00-1"] * 2
