@@ -70,18 +70,21 @@ class Budgets(OrderedDict[Key, Budget]):
 
     Args:
         options: the known limits of the quota.
+
+    Attributes:
+        options: the same.
     """
 
     def __init__(self, options: LimiterOptions) -> None:
         super().__init__()
-        self._options = options
+        self.options = options
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would call the class without its argument.
-        return type(self), (self._options,), None, None, iter(self.items())
+        return type(self), (self.options,), None, None, iter(self.items())
 
     def __missing__(self, key: Key) -> Budget:
-        options = self._options
+        options = self.options
         budget = self[key] = Budget(TokenLimit(options.window, options.tokens(key)), Demand(options.window))
         return budget
 

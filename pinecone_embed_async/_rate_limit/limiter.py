@@ -43,7 +43,6 @@ class Limiter:
     """
 
     def __init__(self, options: LimiterOptions) -> None:
-        self._options = options
         self._queue = FairQueue(options.window)
         self._budgets = Budgets(options)
         self._second = RequestRateLimit(1.0, options.requests_per_second)
@@ -265,7 +264,7 @@ class Limiter:
     def known_tokens(self, key: Key) -> float:
         """Given or named limit in tokens per window; infinite if there is none."""
         budget = self._budgets.get(key)
-        return (self._options.tokens(key) or math.inf) if budget is None else budget.limit.known
+        return (self._budgets.options.tokens(key) or math.inf) if budget is None else budget.limit.known
 
     def statistics(self, now: float) -> list[TokenStatistics]:
         """Limits and usage of each model and input type with requests so far, except idle ones that were dropped."""

@@ -506,6 +506,16 @@ def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[H
         assert not limit.streak
 
 
+def test_queueing_tells_whether_the_request_waits() -> None:
+    harness, of = Harness(tokens_per_minute=100), flow(ConcurrencyLimiter(1))
+    requests = [LimiterPermit(of, KEY, 100, 100, deadline) for deadline in (math.inf, math.inf, harness.now + 1)]
+    assert not harness.limiter.enqueue(requests[0], harness.now)
+    assert harness.limiter.enqueue(requests[1], harness.now)
+    harness.reject(requests[0])
+    assert not harness.limiter.enqueue(requests[2], harness.now)
+    assert requests[2].pause is not None
+
+
 def test_a_failed_request_counts_as_the_service_may_have_counted_it() -> None:
     harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     harness.request(flow(concurrency), 60)

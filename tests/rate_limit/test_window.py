@@ -59,8 +59,8 @@ def test_an_amount_counts_for_a_window() -> None:
     assert window.fits_at(110, 100, 1000.0) == math.inf
     assert window.fits_at(50, 100, 1000.0) == 1010.0
     assert window.used(1009.999) == 70
-    assert window.used(1010.0) == 0
     assert window.next_release(1010.0) == math.inf
+    assert window.used(1010.0) == 0
 
 
 def test_amounts_in_one_entry_expire_with_the_latest() -> None:
