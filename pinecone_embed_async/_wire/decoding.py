@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire.rows import DecoderName, RowSource
     from pinecone_embed_async._wire.structs import VectorType
 
-SMALL_PIECE = 2**12
-"""Pieces smaller than this number of bytes are joined, because a list of tiny pieces would take many times their size."""
+SMALL_PIECE, JOINED = 2**12, 2**16
+"""Pieces smaller than `SMALL_PIECE` bytes are joined up to `JOINED` bytes, because a list of tiny pieces would take many
+times their size; a longer one would take fresh memory each time it grows."""
 
 LONGEST_ROW = 20_000
 """Maximum length of a first row for which the matrix is allocated at once: the largest dimension of an index. An answer with
@@ -149,8 +150,8 @@ class StreamingDecoder:
             self.undecoded += size
         if size >= SMALL_PIECE:
             self._arrived.append(piece)
-        elif self._arrived and isinstance(self._arrived[-1], bytearray):
-            self._arrived[-1] += piece
+        elif self._arrived and isinstance(last := self._arrived[-1], bytearray) and len(last) < JOINED:
+            last += piece
         else:
             self._arrived.append(bytearray(piece))
 
