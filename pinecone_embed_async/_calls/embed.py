@@ -146,7 +146,7 @@ class _Call(CallObserver):
                 scheduler.begin(group)
                 if builder.cached_count:
                     scheduler.report()
-                await scheduler.end()
+                await scheduler.end(in_place=len(untried) == 1)
         vector_type = runtime.engine.vector_type
         result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
         if scheduler.progress_error is not None:

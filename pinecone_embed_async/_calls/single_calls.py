@@ -182,4 +182,4 @@ class SingleCalls:
 async def _run(scheduler: Scheduler) -> None:
     async with asyncio.TaskGroup() as group:
         scheduler.begin(group)
-        await scheduler.end()
+        await scheduler.end(in_place=True)

@@ -127,6 +127,7 @@ def scheduler_of(
 async def running(scheduler: Scheduler) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
         scheduler.begin(group)
+        scheduler.fill()
         yield
         await scheduler.end()
 
@@ -343,6 +344,45 @@ async def test_a_request_cancelled_from_outside_fails_its_inputs_alone() -> None
     (failure,) = outcomes.failures()
     assert "cancelled by code outside its call" in str(failure.error)
     assert planner.job_error is None
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+async def test_a_request_is_sent_in_the_callers_task_only_in_place(in_place: bool) -> None:
+    async def attempt(_: PlannedRequest) -> None:
+        senders.append(asyncio.current_task() is caller)
+
+    senders: list[bool] = []
+    paced, caller = PacedScheduler(9, tokens=100), asyncio.current_task()
+    paced.outcome_of = attempt
+    async with asyncio.TaskGroup() as group:
+        paced.scheduler.begin(group)
+        await paced.scheduler.end(in_place=in_place)
+    assert str(paced.outcomes) == "eeeeeeeee"
+    assert senders == [in_place, False, False]
+
+
+async def test_a_deadline_during_a_request_in_place_does_not_cancel_the_caller() -> None:
+    clock = FakeClock()
+    service = Service(clock)
+    scheduler, planner, outcomes = scheduler_of(3, service, clock, deadline=clock.time() + 5)
+
+    async def call() -> int:
+        async with asyncio.TaskGroup() as group:
+            scheduler.begin(group)
+            await scheduler.end(in_place=True)
+        task = asyncio.current_task()
+        assert task is not None
+        await asyncio.sleep(0)
+        return task.cancelling()
+
+    calling = asyncio.create_task(call())
+    await settle()
+    service.put_on_the_wire(0)
+    clock.advance(5)
+    assert await calling == 0
+    assert isinstance(planner.job_error, DeadlineExceededError)
+    assert str(outcomes) == "f.."
+    assert clock.pending == 0
 
 
 async def test_cancellation_cancels_all_requests_and_leaves_no_timer() -> None:

@@ -181,7 +181,7 @@ async def test_leaving_early_cancels_all_tasks_and_closes_the_source(emulator: E
             await emulator.wait_for_in_flight(2)
             emulator.release(1)
             await anext(batches)
-            assert "Scheduler._run_request" in library_tasks()
+            assert "Scheduler._run_task" in library_tasks()
         assert source.closed
         assert library_tasks() == []
         assert client.statistics().in_flight == client.statistics().waiting == 0

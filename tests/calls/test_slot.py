@@ -1,0 +1,86 @@
+import asyncio
+
+import pytest
+
+from pinecone_embed_async._calls.slot import Slot
+from tests.clock import settle
+
+
+async def wait(seen: list[str]) -> None:
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        seen.append("cancelled")
+        raise
+
+
+async def test_a_cancelled_slot_ends_its_request_and_not_its_task() -> None:
+    async def call() -> int:
+        await slot.run(wait(seen))
+        seen.append("ended")
+        await asyncio.sleep(0)
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    slot, seen = Slot(), list[str]()
+    calling = asyncio.create_task(call())
+    await settle()
+    slot.cancel()
+    slot.cancel()
+    assert await calling == 0
+    assert seen == ["cancelled", "ended"]
+
+
+@pytest.mark.parametrize("is_slot_first", [True, False])
+async def test_a_task_that_is_cancelled_with_its_slot_ends(is_slot_first: bool) -> None:
+    slot, seen = Slot(), list[str]()
+    calling = asyncio.create_task(slot.run(wait(seen)))
+    await settle()
+    for cancel in (slot.cancel, calling.cancel) if is_slot_first else (calling.cancel, slot.cancel):
+        cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert calling.cancelling() == 1
+
+
+async def test_a_slot_that_cancels_itself_in_its_last_step_does_not_disturb_its_task() -> None:
+    async def cancel_itself() -> None:
+        slot.cancel()
+
+    slot = Slot()
+    await slot.run(cancel_itself())
+    await asyncio.sleep(0)
+
+
+async def test_a_request_that_swallows_its_cancellation_ends_as_it_likes() -> None:
+    async def swallow() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+
+    async def call() -> None:
+        await slot.run(swallow())
+        await asyncio.sleep(0)
+
+    slot = Slot()
+    calling = asyncio.create_task(call())
+    await settle()
+    slot.cancel()
+    await calling
+    assert calling.cancelling() == 0
+
+
+async def test_a_slot_that_was_settled_before_its_task_began_sends_nothing() -> None:
+    seen: list[str] = []
+    await Slot(is_settled=True).run(wait(seen))
+    assert not seen
+
+
+async def test_a_cancellation_that_nobody_requested_is_passed_on() -> None:
+    async def stray() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await Slot().run(stray())
