@@ -121,12 +121,13 @@ class Scheduler:
         """
         try:
             slot = self._next_slot() if in_place else None
-            if slot is not None:
+            if slot is None:
+                self.fill()
+            else:
                 try:
                     await slot.run(self._run_request(slot))
                 finally:
                     self._ended(slot)
-            self.fill()
             await self.drained()
         finally:
             # From now on nothing is started, and the group cancels the tasks, not code outside.
