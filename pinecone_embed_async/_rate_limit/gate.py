@@ -131,9 +131,11 @@ class RateLimitGate:
         self._backend = backend
         self._foreign = ForeignCode("the quota passed to the client", clock)
         self._has_warned = False
+        # The process whose requests these are.
+        self._process = os.getpid()
         # One lock per process, because in a forked child the parent's lock may be held for ever. It is reentrant because the
         # garbage collector may close a coroutine with a permit at any moment, even during a step; its own step is deferred.
-        self._locks = {os.getpid(): threading.RLock()}
+        self._locks = {self._process: threading.RLock()}
         self._is_changing = False
         self._deferred: deque[Callable[[Limiter, float], object]] = deque()
         self._loops: dict[asyncio.AbstractEventLoop, _LoopWaits] = {}
@@ -353,20 +355,22 @@ class RateLimitGate:
     def _locked(self) -> threading.RLock:
         """The lock of this process."""
         process = os.getpid()
-        return self._locks.get(process) or self._forget_parent(process)
+        if self._process != process:
+            self._forget_parent(process)
+        return self._locks[process]
 
-    def _forget_parent(self, process: int) -> threading.RLock:
-        """After a fork, forget the parent's waiting requests; learned limits and usage stay. Return the child's lock."""
-        lock = self._locks.setdefault(process, threading.RLock())
-        with lock:
+    def _forget_parent(self, process: int) -> None:
+        """After a fork, forget the parent's waiting requests; learned limits and usage stay."""
+        with self._locks.setdefault(process, threading.RLock()):
             # Another thread may have done it already.
-            if len(self._locks) > 1:
-                self._locks = {process: lock}
+            if self._process != process:
+                self._locks = {process: self._locks[process]}
                 self._is_changing = False
                 self._deferred.clear()
                 self._loops.clear()
                 self._limiter.forget_requests(self._clock.time())
-        return lock
+                # Last, because other threads take the lock without a further look once this is set.
+                self._process = process
 
 
 def warn_of_found_limit(key: Key, tokens: int) -> None:

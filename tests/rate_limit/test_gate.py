@@ -33,6 +33,7 @@ from tests.rate_limit.world import Count
 
 KEY = ("model", "passage")
 PAUSE = Backoff(1.0, 1.0, lambda: 1.0)
+REENTRANT_LOCK = threading.RLock
 
 
 def gate(clock: Any, tokens: int | None = None, **options: Any) -> RateLimitGate:
@@ -497,6 +498,45 @@ def test_a_fork_while_another_thread_holds_the_lock_does_not_block_the_child() -
     may_go.set()
     thread.join()
     assert is_right
+
+
+class InterruptedLock:
+    """A reentrant lock; before it is acquired for the first time, something else happens."""
+
+    def __init__(self, first: Callable[[], object]) -> None:
+        self._lock = REENTRANT_LOCK()
+        self._first = [first]
+
+    def __enter__(self) -> None:
+        if self._first:
+            self._first.pop()()
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def test_after_a_fork_a_second_thread_of_the_child_does_not_see_the_parents_requests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = gate(FakeClock(), 100)
+    concurrency = ConcurrencyLimiter(8)
+    shared.request(Flow(concurrency, KEY, "bulk"), 60, 60)
+
+    def in_child() -> bool:
+        seen: list[int] = []
+        thread = threading.Thread(target=lambda: seen.append(shared.change(lambda *_: concurrency.in_flight)))
+
+        def overtake() -> None:
+            thread.start()
+            thread.join(5)
+
+        monkeypatch.setattr(threading, "RLock", lambda: InterruptedLock(overtake))
+        shared.known_pause(KEY)
+        thread.join()
+        return seen == [0]
+
+    assert child_of(in_child)
 
 
 def caller_of(cluster: Cluster, *, most: int = 8) -> Caller:
