@@ -6,6 +6,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 import pinecone_embed_async
 from pinecone_embed_async import EmbedClient, EmbedError, RetryPolicy
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async.emulator import EmbedRequest, Emulator
 
 PACKAGE = str(Path(pinecone_embed_async.__file__).parent)
+SENDERS = (PACKAGE, str(Path(aiohttp.__file__).parent))
 KEY = "pcsk_4rT9_wholly-secret-key"
 MARK = "vermilion-otter"
 SHORT = "zqxj7"
@@ -59,7 +62,7 @@ def assert_frames_are_silent(error: BaseException) -> None:
     for one in chain_of(error):
         told = traceback.TracebackException.from_exception(one, capture_locals=True)
         for frame in told.stack:
-            if frame.filename.startswith(PACKAGE):
+            if frame.filename.startswith(SENDERS):
                 seen += 1
                 assert_silent(frame.locals, f"the locals of {frame.name} in {Path(frame.filename).name}")
     assert seen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
@@ -40,6 +41,18 @@ async def test_a_deadline_holds_no_text_in_the_librarys_frames() -> None:
             await client.embed(TEXTS, timeout=0.05)
         emulator.release()
     assert_frames_are_silent(caught.value)
+
+
+@pytest.mark.parametrize("inputs", [TEXTS[0], TEXTS])
+async def test_a_cancelled_call_holds_neither_key_nor_text_in_the_frames_that_sent_them(inputs: str | list[str]) -> None:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, E5) as client:
+        emulator.hold()
+        for call in (client.embed(inputs), client.embed_one(TEXTS[0])):
+            with pytest.raises(TimeoutError) as caught:
+                async with asyncio.timeout(0.1):
+                    await call
+            assert_frames_are_silent(caught.value)
+        emulator.release()
 
 
 async def test_an_error_before_anything_is_sent_holds_no_text_in_the_librarys_frames() -> None:

@@ -38,17 +38,21 @@ class Slot(msgspec.Struct, eq=False):
             work.close()
             return
         self._cancellations = cancellations = Cancellations(asyncio.current_task())
+        cancelled: list[tuple[Any, ...]] = []
         try:
             await work
-            if cancellations.is_interrupted:
+            if cancellations.is_interrupted or cancellations.is_callers:
                 # In the last step of the request: the cancellation is still to come.
                 await asyncio.sleep(0)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if cancellations.is_callers or not cancellations.is_interrupted:
-                raise
+                cancelled.append(error.args)
         finally:
             self._cancellations = None
             cancellations.end()
+        if cancelled:
+            # Another one, because the traceback of the first shows frames that hold the key and the texts.
+            raise asyncio.CancelledError(*cancelled.pop())
 
     def cancel(self) -> None:
         """Cancel what the request awaits, but only once, because a second cancellation would interrupt its clean-up."""

@@ -53,6 +53,19 @@ async def test_a_slot_that_cancels_itself_in_its_last_step_does_not_disturb_its_
     await asyncio.sleep(0)
 
 
+async def test_a_task_that_is_cancelled_in_its_last_step_ends() -> None:
+    async def cancel_the_caller() -> None:
+        calling.cancel("mine")
+
+    async def call() -> None:
+        await Slot().run(cancel_the_caller())
+        raise AssertionError("the caller went on")
+
+    calling = asyncio.create_task(call())
+    with pytest.raises(asyncio.CancelledError, match="mine"):
+        await calling
+
+
 async def test_a_request_that_swallows_its_cancellation_ends_as_it_likes() -> None:
     async def swallow() -> None:
         try:
