@@ -385,6 +385,32 @@ async def test_a_deadline_during_a_request_in_place_does_not_cancel_the_caller()
     assert clock.pending == 0
 
 
+async def test_nothing_is_started_for_a_caller_that_is_cancelled_while_its_request_in_place_waits_for_a_permit() -> None:
+    async def wait(_: PlannedRequest) -> Permit:
+        asked.append(asyncio.current_task())
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def call() -> None:
+        # A task that begins at once would ask for a permit, and might send its request.
+        async with asyncio.TaskGroup() as group:
+            scheduler.begin(group)
+            group.create_task = started.append  # type: ignore[assignment, method-assign]
+            await scheduler.end(in_place=True)
+
+    asked, started = list[asyncio.Task[Any] | None](), list[Any]()
+    clock = FakeClock()
+    service = Service(clock)
+    service.permit_for = wait
+    scheduler, _, outcomes = scheduler_of(2, service, clock)
+    calling = asyncio.create_task(call())
+    await settle()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+    assert (asked, started, str(outcomes)) == ([calling], [], "..")
+
+
 async def test_cancellation_cancels_all_requests_and_leaves_no_timer() -> None:
     clock = FakeClock()
     service = Service(clock)
