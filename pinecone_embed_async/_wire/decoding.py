@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire.structs import VectorType
 
 SMALL_PIECE, JOINED = 2**12, 2**16
-"""Pieces smaller than `SMALL_PIECE` bytes are joined up to `JOINED` bytes, because a list of tiny pieces would take many
-times their size; a longer one would take fresh memory each time it grows."""
+"""Pieces smaller than `SMALL_PIECE` bytes are joined, because a list of tiny pieces would take many times their size; up to
+`JOINED` bytes, because a longer buffer would take fresh memory each time it grows."""
 
 LONGEST_ROW = 20_000
 """Maximum length of a first row for which the matrix is allocated at once: the largest dimension of an index. An answer with

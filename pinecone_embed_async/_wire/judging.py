@@ -19,8 +19,8 @@ from pinecone_embed_async._wire.strict_json import (
     check_object,
     decoded,
     describe,
+    is_lossless,
     is_plain,
-    is_whole,
     occurrences,
     pairs_of,
     refuse_duplicates,
@@ -259,7 +259,7 @@ def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
         The answer; `None` if anything is wrong with it, which `WholeAnswer` then reports.
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
-    # As many items with a placeholder as there are placeholders show that each array is where it should be.
+    # Each item must have one placeholder. If there are as many items as placeholders, each array is where it should be.
     frame = _PLACEHOLDER.join([*deciding, end])
     if len(frame) > MOST_BYTES:
         return None
@@ -267,7 +267,7 @@ def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
         answer = _FRAME.decode(frame)
         if len(answer.data) != len(deciding):
             return None
-        if not is_whole(frame, answer):
+        if not is_lossless(frame, answer):
             _check_frame(frame)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ResponseError):
         return None
@@ -301,7 +301,7 @@ class _FrameItem(Struct, gc=False):
 
 
 class _Frame(Struct, omit_defaults=True):
-    """A usual dense answer with placeholders; `is_whole` needs it to omit what the answer has not."""
+    """The frame of a usual dense answer. It omits defaults, as `is_lossless` requires."""
 
     data: list[_FrameItem]
     vector_type: Literal["dense"]

@@ -83,11 +83,16 @@ def is_plain(quotes: int, marks: int, values: Sequence[Raw | UnsetType]) -> bool
     return marks == quotes and raw.isascii() and raw.count(b"[") + raw.count(b"{") < DEEPEST - 4
 
 
-def is_whole(text: bytes, value: Struct) -> bool:
-    """Whether msgspec has skipped nothing of a text when it read this value, which keeps nothing raw and omits defaults."""
-    written = msgspec.json.encode(value)
-    # No backslash: a quotation mark within a string may be spelled with one mark or none.
-    return written.count(b'"') == text.count(b'"') and b"\\" not in written
+def is_lossless(text: bytes, value: Struct) -> bool:
+    """Whether msgspec has skipped nothing when it decoded a text to this value.
+
+    Args:
+        text: the JSON.
+        value: what it was decoded to; it keeps nothing raw, and omits defaults when it is encoded.
+    """
+    encoded = msgspec.json.encode(value)
+    # No backslash, because a quotation mark within a string can be spelled with one mark or with none.
+    return encoded.count(b'"') == text.count(b'"') and b"\\" not in encoded
 
 
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
