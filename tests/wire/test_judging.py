@@ -103,6 +103,8 @@ def test_items_may_name_any_vector_type_anywhere_and_carry_extra_keys(decoder: D
         ('"usage"', '"usage": {}, "usage"', "twice"),
         ('"total_tokens"', '"total_tokens": 1, "total_tokens"', "twice"),
         ('"model"', '"model": "n", "model"', "twice"),
+        # Escaped quotation marks make up for the marks of the other key and text.
+        ('"model": "m"', '"model": "n", "model": "\\u0022\\u0022\\u0022\\u0022"', "twice"),
         ('"data"', '"data": [], "data"', "twice"),
     ],
 )
@@ -195,6 +197,14 @@ def test_garbage_after_the_answer_is_refused(decoder: Decoder) -> None:
 
 def test_a_wrong_count_is_refused(decoder: Decoder) -> None:
     assert "expected 2 embeddings, got 1" in refused(decoder, dense(data=dense()["data"][:1]))
+
+
+@pytest.mark.parametrize("beside", ["item", "data"])
+def test_an_array_that_is_no_embedding_does_not_count_as_one(decoder: Decoder, beside: str) -> None:
+    numbers = {"x": [4, 5, 6]}
+    item = {"values": [1, 2, 3], **(numbers if beside == "item" else {})}
+    body = dense(data=[item], **(numbers if beside == "data" else {}))
+    assert "expected 2 embeddings, got 1" in refused(decoder, body)
 
 
 def test_rows_must_share_a_dimension_even_if_the_first_answer_decides_it(decoder: Decoder) -> None:
