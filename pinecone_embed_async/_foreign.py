@@ -28,11 +28,11 @@ class StrayCancellationError(Exception):
 
 
 class Cancellations:
-    """Distinguishes the caller's own cancellation from a `CancelledError` that foreign code lets through.
+    """Distinguishes the caller's own cancellation from a `CancelledError` that foreign code lets through, and from its own.
 
     Attributes:
         task: the task that awaits the code.
-        before: number of the task's cancellation requests before the code was called, and of its interruption since.
+        before: number of the task's cancellation requests before the code was called, plus one once it is interrupted.
         is_interrupted: whether the code was interrupted.
     """
 

@@ -32,9 +32,8 @@ class BugError(Exception):
 
 @pytest.fixture
 def bug(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
-    """Raised when the bill of a request with the bad text is learned from."""
+    """Raised when the client learns from the acceptance of a request with the bad text."""
     bugs: list[BaseException] = [OverflowError(SAID)]
-
     requests: list[PlannedRequest] = []
     embedded = RequestPlanner.embedded
 
@@ -87,7 +86,7 @@ async def test_an_exception_inside_a_request_fails_its_inputs_and_keeps_the_rest
         assert caught.value.partial is not None
 
 
-async def test_an_exception_while_a_bill_is_learned_from_keeps_no_permit(bug: list[BaseException]) -> None:
+async def test_an_exception_while_an_acceptance_is_learned_from_keeps_no_permit(bug: list[BaseException]) -> None:
     async with (
         Emulator(api_key="pcsk_secret") as emulator,
         dense_client(emulator, parameters={"input_type": "passage"}, max_concurrency=1) as client,

@@ -40,7 +40,7 @@ class Budget(msgspec.Struct, eq=False):
     permits: deque[tuple[float, Flow]] = msgspec.field(default_factory=lambda: deque(maxlen=PERMITS_KEPT))
 
     def count(self, permit: LimiterPermit, change: int) -> None:
-        """Count a request more or fewer that waits."""
+        """Count one more request that waits (`change` 1), or one fewer (-1)."""
         self.waiting += change
         if permit.flow.priority == "interactive":
             self.demand.waiting += change * permit.want

@@ -89,7 +89,7 @@ class Demand(msgspec.Struct):
         self._count(tokens, tokens**2)
 
     def cut(self, wanted: int, tokens: int) -> None:
-        """Record that a request is sent, perhaps with fewer tokens; those that were cut off it are requested again."""
+        """Record that a request is sent, perhaps with fewer tokens; those that were cut off are requested again."""
         if tokens < wanted and self._parts:
             self._count(tokens - wanted, tokens**2 - wanted**2)
 

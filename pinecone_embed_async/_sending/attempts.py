@@ -129,7 +129,7 @@ class Sender:
         self._deadline = deadline
         self._priority: Priority = priority
         self._key = engine.key(parameters)
-        # Both come before the first permit.
+        # Both are set by `permit`, before any attempt.
         self._state: LoopState = None  # type: ignore[assignment]
         self._flow: Flow
         self._dispatcher = engine.options.dispatcher

@@ -33,7 +33,7 @@ class Redactor:
     Args:
         api_key: the key of the request.
         texts: the texts of the request.
-        positions: positions of the texts in the call; 0, 1, … if there are none.
+        positions: positions of the texts in the call; 0, 1, … by default.
 
     Attributes:
         work: number of characters and pieces of text searched so far.
@@ -42,7 +42,7 @@ class Redactor:
     def __init__(self, api_key: str, texts: Sequence[str] = (), positions: Sequence[int] = ()) -> None:
         self._api_key = api_key
         self._texts = texts
-        self._positions = positions
+        self._positions = positions or range(len(texts))
         self.work = 0
 
     def __repr__(self) -> str:
@@ -82,10 +82,8 @@ class Redactor:
             end = start + sum(1 for _ in run)
             if not mark:
                 yield hidden.message[start:end]
-            elif mark == _KEY:
-                yield "<api key>"
             else:
-                yield f"<input {self._positions[mark - 1] if self._positions else mark - 1}>"
+                yield "<api key>" if mark == _KEY else f"<input {self._positions[mark - 1]}>"
             start = end
 
 

@@ -191,6 +191,8 @@ def item_with(before: str, values: str) -> str:
     [
         ([item_with("[5, 6, 7]", "[0]")], [[0]]),
         ([item_with("[1.0]", "[0e999999]")], [[0]]),
+        # More than any placeholder.
+        ([item_with("[5]", "[9007199254740992]")], [[9007199254740992]]),
         ([item_with("[1.0]", "[0.0]"), item_with("[2.0]", "[1]")], [[0], [1]]),
         ([item_with("[5, 6, 7]", "[0]"), '{"values": [1]}'], [[0], [1]]),
         (['{"values": [0]}', item_with("[5]", "[1]"), '{"values": [2]}'], [[0], [1], [2]]),
