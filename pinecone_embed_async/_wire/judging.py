@@ -404,14 +404,14 @@ def _billed_tokens(usage: _MaybeRaw) -> int | None:
     """Tokens billed; `None` if the answer does not report them, which is no reason to reject it and pay again.
 
     Raises:
-        ResponseError: the usage is not strict JSON.
+        ResponseError: the usage is too large, or has the key twice.
     """
     text = b"" if usage is UNSET else bytes(usage)
     # A single key cannot occur twice.
     if text.count(b'"') > 2:
         if len(text) > MOST_BYTES:
             raise ResponseError(TOO_MUCH_BESIDE)
-        check_object(text, _Usage, "$.usage", levels_above=1)
+        refuse_duplicates(pairs_of(text), _Usage, "$.usage")
     try:
         return _USAGE.decode(text).total_tokens
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -164,6 +164,16 @@ def test_levels_are_counted_in_known_keys_too(decoder: Decoder) -> None:
                 assert "nested" in refused(decoder, body)
 
 
+def test_levels_are_counted_in_an_answer_without_usage_too(decoder: Decoder) -> None:
+    for levels in (99, 100):
+        body = dense(x=json.loads("[" * levels + "]" * levels))
+        del body["usage"]
+        if levels == 99:
+            assert read(decoder, body)[0].total_tokens is None
+        else:
+            assert "nested" in refused(decoder, body)
+
+
 def test_levels_of_arrays_and_objects_are_counted_together(decoder: Decoder) -> None:
     # The answer, `data` and the item are three more.
     for pairs in (48, 49):
