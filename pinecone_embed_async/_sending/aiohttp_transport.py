@@ -150,8 +150,8 @@ class AiohttpTransport:
         Raises:
             TransportError: there is no response.
         """
-        request = exchange.request
-        token = CONNECTING.set(exchange)
+        request, connecting = exchange.request, exchange.connecting
+        token = CONNECTING.set(connecting)
         try:
             response = exchange.response = await self._session.request(
                 request.method,
@@ -165,7 +165,7 @@ class AiohttpTransport:
             exchange.status, exchange.headers = response.status, response.headers
             return exchange
         except _FAULTS as fault:
-            problem, connection = self._failed(fault, exchange)
+            problem, connection = self._failed(fault, connecting)
         finally:
             CONNECTING.reset(token)
         # Not chained, because aiohttp's errors hold the request's headers, and with them the key.
@@ -187,8 +187,8 @@ class AiohttpTransport:
 
 
 @final
-class _Exchange(Connecting):
-    """A request in flight, with the state of its connection, then its response."""
+class _Exchange:
+    """A request in flight, then its response."""
 
     response: aiohttp.ClientResponse
     status: int
@@ -197,6 +197,8 @@ class _Exchange(Connecting):
     def __init__(self, transport: AiohttpTransport, request: TransportRequest) -> None:
         self._transport = transport
         self.request = request
+        # An object of its own: a new connection keeps the context in which it is made, and with it this state.
+        self.connecting = Connecting()
 
     def __aenter__(self) -> Coroutine[Any, Any, _Exchange]:
         return self._transport.begin(self)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import struct
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -215,6 +217,22 @@ async def test_after_an_idle_connection_was_reset_the_others_are_closed_unused(m
         assert sorted(connections) == [1, 1, 2]
 
 
+async def test_an_idle_connection_keeps_no_request_in_memory() -> None:
+    async with Service() as service:
+        url = URL(service.url)
+        transport = AiohttpTransport(url, max_connections=1, connect_timeout=5, session=None)
+        await transport.open()
+        exchange = transport.send(TransportRequest("GET", url, {}))
+        async with exchange:
+            while await exchange.read():
+                pass
+        request, response = weakref.ref(exchange), weakref.ref(exchange.response)
+        del exchange
+        gc.collect()
+        assert (request(), response()) == (None, None)
+        await transport.aclose()
+
+
 async def test_a_connection_used_by_somebody_else_has_not_been_idle() -> None:
     async with Service() as service, aiohttp.ClientSession() as session:
         url = URL(service.url)
@@ -226,8 +244,8 @@ async def test_a_connection_used_by_somebody_else_has_not_been_idle() -> None:
                     pass
             # The clock of uvloop counts whole milliseconds.
             await asyncio.sleep(0.002)
-            assert exchange.idle is not None
-            return exchange.idle
+            assert exchange.connecting.idle is not None
+            return exchange.connecting.idle
 
         assert await idle() == 0
         assert await idle() > 0
