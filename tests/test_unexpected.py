@@ -98,7 +98,9 @@ async def test_an_exception_while_an_acceptance_is_learned_from_keeps_no_permit(
         assert len(await client.embed(TEXTS[0])) == 1
 
 
-async def test_an_exception_while_a_request_is_encoded_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_exception_while_a_request_is_encoded_shows_no_secret_and_costs_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def encode(*_: object) -> bytes:
         raise ValueError(SAID)
 
@@ -106,6 +108,8 @@ async def test_an_exception_while_a_request_is_encoded_shows_no_secret(monkeypat
     async with Emulator(api_key="pcsk_secret") as emulator, client_of(emulator) as client:
         with pytest.raises(EmbedError) as caught:
             await client.embed(BAD)
+        statistics = client.statistics()
+    assert (statistics.attempts, statistics.in_flight, [quota.used for quota in statistics.quotas]) == (0, 0, [0])
     check(caught.value, "ValueError")
     assert "'<input 0>' with the key <api key>" in str(caught.value)
 

@@ -214,12 +214,16 @@ class Sender:
         """Make one attempt, which ends the permit; return its error."""
         engine, state = self._engine, self._state
         error: EmbedError | None = None
+        if request.body is None:
+            # Encoded once for all attempts, unless it is cut.
+            try:
+                request.body = encode_request(engine.options.model, request.texts, self._parameters)
+            except BaseException:
+                permit.give_back()
+                raise
         try:
             engine.counters.attempts += 1
             request.sent(engine.clock.time())
-            if request.body is None:
-                # Encoded once for all attempts, unless it is cut.
-                request.body = encode_request(engine.options.model, request.texts, self._parameters)
             decoder = StreamingDecoder(
                 engine.network.decoder,
                 count=len(request.texts),
