@@ -120,6 +120,24 @@ async def test_a_callers_session_must_be_open_and_of_this_loop(emulator: Emulato
         await client.embed("a")
 
 
+@pytest.mark.parametrize("model_call", ["embed", "embed_one"])
+async def test_a_callers_session_that_is_closed_is_named_by_requests_in_flight_and_by_those_that_wait_for_a_permit(
+    emulator: Emulator, model_call: str
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        client = EmbedClient(
+            "multilingual-e5-large", api_key=emulator.api_key, base_url=emulator.url, session=session, max_concurrency=1
+        )
+        emulator.hold()
+        calls = [asyncio.create_task(getattr(client, model_call)("a", input_type=kind)) for kind in ("query", "passage")]
+        await emulator.wait_for_in_flight(1)
+        await session.close()
+        for call in calls:
+            with pytest.raises(ConfigurationError, match="the session passed to the client must be open, but is closed"):
+                await call
+        emulator.release()
+
+
 async def test_two_loops_in_two_threads_share_a_client(emulator: Emulator, client: EmbedClient[DenseEmbeddings]) -> None:
     def other() -> int:
         return len(asyncio.run(client.embed(["a"] * 3, input_type="query")))

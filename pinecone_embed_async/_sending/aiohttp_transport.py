@@ -288,11 +288,16 @@ def _default_context() -> ssl.SSLContext:
     return context
 
 
+def closed_session() -> ConfigurationError:
+    """The error for a caller's session that is closed."""
+    return ConfigurationError(
+        "the session passed to the client must be open, but is closed: keep it open while the client is used"
+    )
+
+
 def _connections_of(session: aiohttp.ClientSession) -> aiohttp.BaseConnector:
     if session.closed or session.connector is None:
-        raise ConfigurationError(
-            "the session passed to the client must be open, but is closed: keep it open while the client is used"
-        )
+        raise closed_session()
     if session.connector._loop is not asyncio.get_running_loop():  # noqa: SLF001 - there is no public name for it
         raise ConfigurationError(
             "the session passed to the client must belong to the running event loop: create it in that loop"

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 from pinecone_embed_async._errors import ClosedError, EmbedError, ResponseError, TransportError
 from pinecone_embed_async._foreign import Cancellations
 from pinecone_embed_async._rate_limit import ConcurrencyLimiter
-from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport
+from pinecone_embed_async._sending.aiohttp_transport import AiohttpTransport, closed_session
 from pinecone_embed_async._sending.decode_gate import DecodeGate, DecodeThread
 from pinecone_embed_async._sending.transport import TransportRequest
 from pinecone_embed_async._wire import choose_decoder, error_from_response
@@ -209,7 +209,7 @@ class Network:
     ) -> EmbedError | None:
         """Send a request and pass the answer's body on piece by piece; return the error instead of raising it."""
         if state.was_closed:
-            return ClosedError("the client was closed while the request was in flight")
+            return self._closed_error(state)
         status: int | None = None
         headers: dict[str, str] = {}
         start = bytearray()
@@ -238,7 +238,7 @@ class Network:
             del state.exchanges[cancellations]
             cancellations.end()
         if state.is_closed:
-            return ClosedError("the client was closed while the request was in flight")
+            return self._closed_error(state)
         if status is not None and not 200 <= status < 300:
             # The status is known, even if reading the body failed.
             redactor = self._options.redactor(planned)
@@ -246,6 +246,13 @@ class Network:
         if status == 200:
             self._counters.unreadable_answers += 1
         return TransportError(problem, problem=connection)
+
+    def _closed_error(self, state: LoopState) -> EmbedError:
+        """The error of a request that is ended because the client, or the caller's session, was closed."""
+        session = self._options.session
+        if not state.was_closed and session is not None and session.closed:
+            return closed_session()
+        return ClosedError("the client was closed while the request was in flight")
 
     def _problem_of(self, fault: Exception) -> str:
         if isinstance(fault, TransportError):
