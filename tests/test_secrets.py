@@ -62,6 +62,27 @@ def assert_tasks_are_silent() -> None:
         assert_silent((repr(task), task.get_name()), "a task")
 
 
+def attributes_of(found: object) -> dict[str, object]:
+    names = [
+        *getattr(found, "__dict__", {}),
+        *(name for kind in type(found).__mro__ for name in vars(kind).get("__slots__", ())),
+    ]
+    return {name: getattr(found, name) for name in names if hasattr(found, name)}
+
+
+async def test_no_object_but_the_keys_own_has_the_key_as_an_attribute_between_requests() -> None:
+    async with Emulator(api_key=KEY) as emulator, client_of(emulator, E5) as client:
+        await client.embed(TEXTS)
+        gc.collect()
+        holders = {
+            type(found).__name__
+            for found in gc.get_objects()
+            if type(found).__module__.startswith("pinecone_embed_async") and ".emulator" not in type(found).__module__
+            if any(KEY in repr(held) for held in attributes_of(found).values())
+        }
+        assert holders == {"ApiKey"}
+
+
 @pytest.fixture
 def everything_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """All loggers at DEBUG; what they said is searched in the end."""

@@ -97,13 +97,12 @@ class Network:
         # Built once, because building them takes a twentieth of the time of a small request.
         self._embed_url = options.base_url / "embed"
         headers = {
-            "Api-Key": options.api_key.reveal(),
             "Content-Type": "application/json",
             "Accept": "application/json",
             "X-Pinecone-Api-Version": options.api_version,
             "User-Agent": options.user_agent,
         }
-        # Each request has a copy, which its transport may change, of the type that aiohttp need not convert.
+        # Of the type that aiohttp need not convert, and without the key, which would then be in plain sight.
         self._headers = CIMultiDict(headers)
 
     def __repr__(self) -> str:
@@ -194,7 +193,7 @@ class Network:
 
     def post(self, state: LoopState, planned: PlannedRequest, receiver: BodyReceiver) -> Awaitable[EmbedError | None]:
         """Post a planned request, which must be encoded, to `/embed`; see `_exchange`."""
-        request = TransportRequest("POST", self._embed_url, self._headers.copy(), planned.body)
+        request = TransportRequest("POST", self._embed_url, self._headers_with_key(), planned.body)
         return self._exchange(state, request, receiver, planned)
 
     def get(
@@ -202,7 +201,13 @@ class Network:
     ) -> Awaitable[EmbedError | None]:
         """Get a path, which must be URL-encoded because a model's name may hold a slash; see `_exchange`."""
         url = self._options.base_url.joinpath(path, encoded=True).with_query(query)
-        return self._exchange(state, TransportRequest("GET", url, self._headers.copy()), receiver)
+        return self._exchange(state, TransportRequest("GET", url, self._headers_with_key()), receiver)
+
+    def _headers_with_key(self) -> CIMultiDict[str]:
+        """The headers of one request, which its transport may change."""
+        headers = self._headers.copy()
+        headers["Api-Key"] = self._options.api_key.reveal()
+        return headers
 
     async def _exchange(
         self, state: LoopState, request: TransportRequest, receiver: BodyReceiver, planned: PlannedRequest | None = None
