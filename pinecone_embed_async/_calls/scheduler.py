@@ -286,10 +286,11 @@ class Scheduler:
                 await asyncio.sleep(0)
                 continue
             # If the next request changed while it waited, or its token estimate grew, another permit may be large enough for
-            # its first input. Otherwise none will ever be, so that input is sent with this one.
+            # its first input. But if this one has fewer tokens than were asked for that input, none ever will be, so that
+            # input is sent with it.
             request = planner.peek()
             if request is not None and (
-                request.least_tokens <= permit.tokens or (request is ahead and request.least_tokens <= least_tokens)
+                request.least_tokens <= permit.tokens or (request is ahead and permit.tokens < least_tokens)
             ):
                 planner.take(request, permit.tokens)
                 permit.resize(request.load.tokens)

@@ -614,6 +614,18 @@ async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> N
     assert str(paced.outcomes) == "ee"
 
 
+async def test_a_first_input_with_more_tokens_than_the_quota_does_not_wait_again_because_its_estimate_has_grown() -> None:
+    asked: list[int] = []
+
+    def learn(request: PlannedRequest) -> None:
+        asked.append(request.positions[0])
+        paced.learned.estimator.bytes_per_token = 1 / (1 + len(asked))
+
+    paced = PacedScheduler(3, tokens=1, least_tokens=1, refuse=learn)
+    await paced.finish()
+    assert asked == [0, 1, 2]
+
+
 def too_large(*indices: int) -> Callable[[PlannedRequest], EmbedError | None]:
     return lambda request: InputError("too large", index=request.positions[0]) if request.positions[0] in indices else None
 
