@@ -28,7 +28,7 @@ class StrayCancellationError(Exception):
 
 
 class Cancellations:
-    """Distinguishes the caller's own cancellation from a `CancelledError` that foreign code lets through, and from its own.
+    """Distinguishes the caller's own cancellation from a `CancelledError` that foreign code lets through, and from an interruption.
 
     Attributes:
         task: the task that awaits the code.

@@ -524,7 +524,7 @@ def test_after_a_fork_a_second_thread_of_the_child_does_not_see_the_parents_requ
     shared.request(Flow(concurrency, KEY, "bulk"), 60, 60)
 
     def in_child() -> bool:
-        seen: list[int] = []
+        seen: list[int | None] = []
         thread = threading.Thread(target=lambda: seen.append(shared.change(lambda *_: concurrency.in_flight)))
 
         def overtake() -> None:
