@@ -28,7 +28,7 @@ class StrayCancellationError(Exception):
 
 
 class Cancellations:
-    """Distinguishes the caller's own cancellation from a `CancelledError` that foreign code lets through, and from an interruption.
+    """Distinguishes the caller's own cancellation from an interruption, and from a `CancelledError` of foreign code.
 
     Attributes:
         task: the task that awaits the code.
