@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import functools
-import types
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator
+    from collections.abc import Coroutine
 
     from pinecone_embed_async._clock import Clock
 
@@ -153,24 +151,6 @@ class ForeignCode:
         # Reading the exception keeps asyncio from warning that it was never retrieved.
         if not task.cancelled() and task.exception() is None and late is not None:
             late.came_late(task.result())
-
-
-@types.coroutine
-def in_own_context(work: Coroutine[Any, Any, ResultT]) -> Generator[Any, Any, ResultT]:
-    """Await `work` in the running task, but in a copy of its context, so that context variables set there do not leak."""
-    run = contextvars.copy_context().run
-    # In a list, from which it is taken, for the same reason as in `_wait`.
-    thrown: list[BaseException] = []
-    try:
-        while True:
-            awaited = run(work.throw, thrown.pop()) if thrown else run(work.send, None)
-            try:
-                yield awaited
-            except BaseException as error:  # noqa: BLE001 - passed on to `work`
-                thrown.append(error)
-    except StopIteration as end:
-        result: ResultT = end.value
-        return result
 
 
 async def until_done(future: asyncio.Future[Any]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
@@ -27,7 +26,6 @@ from pinecone_embed_async._foreign import (
     Cancellations,
     ForeignCode,
     StrayCancellationError,
-    in_own_context,
     until_done,
 )
 from pinecone_embed_async.emulator import Emulator
@@ -657,47 +655,6 @@ async def test_work_that_ends_by_its_cancellation_was_out_of_time_only_at_that_t
         with pytest.raises(StrayCancellationError):
             await foreign.run(cancelled_by_another(), until=until)
     assert clock.pending == 0
-
-
-SPAN = contextvars.ContextVar("SPAN", default="the caller's")
-
-
-@pytest.mark.parametrize("texts", [TEXTS[0], TEXTS[:2]])
-async def test_context_variables_that_a_transport_sets_do_not_reach_the_caller(texts: str | list[str]) -> None:
-    async def answer(_: object) -> MockResponse:
-        SPAN.set("the transport's")
-        await asyncio.sleep(0)
-        seen.append(SPAN.get())
-        return MockResponse.embeddings([[0.5] * 1024] * (1 if isinstance(texts, str) else 2))
-
-    seen: list[str] = []
-    async with Emulator() as emulator, dense_client(emulator, transport=MockTransport(answer), **OPTIONS) as client:
-        await client.embed(texts)
-    assert (seen, SPAN.get()) == (["the transport's"], "the caller's")
-
-
-async def test_work_in_its_own_context_returns_raises_and_is_cancelled_as_without() -> None:
-    async def work() -> str:
-        assert asyncio.current_task() is task
-        SPAN.set("the work's")
-        with pytest.raises(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        await asyncio.sleep(0)
-        return SPAN.get()
-
-    async def fail() -> None:
-        await asyncio.sleep(0)
-        raise KeyError(SPAN.get())
-
-    async def call() -> str:
-        with pytest.raises(KeyError, match="the caller's"):
-            await in_own_context(fail())
-        return await in_own_context(work())
-
-    task = asyncio.create_task(call())
-    await settle()
-    task.cancel()
-    assert await task == "the work's"
 
 
 async def test_counting_cancellations_takes_no_turn_of_the_loop_if_there_are_none() -> None:

@@ -15,7 +15,6 @@ from pinecone_embed_async._errors import (
     InputError,
     unexpected_error,
 )
-from pinecone_embed_async._foreign import in_own_context
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
@@ -126,7 +125,7 @@ class Scheduler:
                 self.fill()
             else:
                 try:
-                    await in_own_context(slot.run(self._run_request(slot)))
+                    await slot.run(self._run_request(slot))
                 except BaseException:
                     # The caller leaves, so that nothing may follow.
                     self._group = None
