@@ -46,6 +46,9 @@ class Slot(msgspec.Struct, eq=False):
                 await asyncio.sleep(0)
         except asyncio.CancelledError as error:
             if cancellations.is_callers or not cancellations.is_interrupted:
+                # The caller's may be followed by the slot's, and anyio tells its own by their message.
+                while not error.args and isinstance(error.__context__, asyncio.CancelledError):
+                    error = error.__context__
                 cancelled.append(error.args)
         finally:
             self._cancellations = None

@@ -1,4 +1,5 @@
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -42,6 +43,25 @@ async def test_a_task_that_is_cancelled_with_its_slot_ends(is_slot_first: bool) 
     with pytest.raises(asyncio.CancelledError):
         await calling
     assert calling.cancelling() == 1
+
+
+@pytest.mark.parametrize("is_slot_first", [True, False])
+async def test_the_message_of_the_callers_cancellation_is_kept_if_the_slot_cancels_the_clean_up(is_slot_first: bool) -> None:
+    async def clean_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.Event().wait()
+
+    slot = Slot()
+    calling = asyncio.create_task(slot.run(clean_up()))
+    await settle()
+    cancels: list[Callable[[], object]] = [slot.cancel, lambda: calling.cancel("mine")]
+    for cancel in cancels if is_slot_first else reversed(cancels):
+        cancel()
+        await settle()
+    with pytest.raises(asyncio.CancelledError, match="mine"):
+        await calling
 
 
 async def test_a_slot_that_cancels_itself_in_its_last_step_does_not_disturb_its_task() -> None:
