@@ -1,10 +1,15 @@
+from __future__ import annotations
+
 import asyncio
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 
 from pinecone_embed_async._calls.slot import Slot
 from tests.clock import settle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def wait(seen: list[str]) -> None:
