@@ -259,10 +259,10 @@ def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
         The answer; `None` if anything is wrong with it, which `WholeAnswer` then reports.
     """
     deciding = gaps[:2] if len(set(gaps[1:])) == 1 else gaps
+    if sum(map(len, deciding)) + len(end) > MOST_BYTES:
+        return None
     # Each item must have one placeholder. If there are as many items as placeholders, each array is where it should be.
     frame = _PLACEHOLDER.join([*deciding, end])
-    if len(frame) > MOST_BYTES:
-        return None
     try:
         answer = _FRAME.decode(frame)
         if len(answer.data) != len(deciding):

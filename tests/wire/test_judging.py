@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from pinecone_embed_async import ResponseError
 from pinecone_embed_async._wire import Answer, Decoder, choose_decoder
 from pinecone_embed_async._wire.decoding import installed_decoders
+from pinecone_embed_async._wire.judging import judge_frame
 from tests.wire.reading import DECODERS, decode, decoder_of
 
 COUNT, DIMENSION = 2, 3
@@ -199,6 +201,16 @@ def test_levels_are_counted_in_duplicate_keys(decoder: Decoder) -> None:
 def test_an_answer_of_no_known_kind_is_refused_even_if_any_is_expected(decoder: Decoder) -> None:
     with pytest.raises(ResponseError, match='must have vector_type "dense" or "sparse"'):
         read_sparse(decoder, sparse(vector_type="graph"))
+
+
+def test_what_is_too_long_for_a_frame_is_not_copied() -> None:
+    end = b"]}" + bytes(2**24)
+    tracemalloc.start()
+    try:
+        assert judge_frame([b'{"data":[{"values":['], end) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_garbage_after_the_answer_is_refused(decoder: Decoder) -> None:
