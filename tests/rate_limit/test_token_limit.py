@@ -190,7 +190,9 @@ def test_the_pause_until_usage_is_free_is_extended_by_at_most_a_second() -> None
 def test_usage_explains_a_rejection_from_95_percent_of_the_limit_on() -> None:
     for tokens, is_explained in ((1000, True), (999, False)):
         sender = Sender()
-        sender.fill(8_500)
+        # Some of it by requests that have ended, and most by one in flight.
+        sender.fill(500)
+        sender.send(8000)
         sender.reject(sender.send(tokens), named=10_000)
         assert (sender.limit.pause.until > sender.now + 1) == is_explained
 
@@ -366,9 +368,9 @@ def test_a_guess_is_at_least_what_was_accepted_beside_the_rejection() -> None:
     rejected, *beside = [sender.send(10_000) for _ in range(4)]
     sender.pass_time(0.1)
     sender.reject(rejected)
-    for one in beside:
+    for accepted, one in enumerate(beside, 1):
         sender.accept(one)
-    assert (sender.limit.limit, sender.limit.source) == (30_000, "found")
+        assert (sender.limit.limit, sender.limit.source) == (10_000 * accepted, "found")
 
 
 def test_a_second_guess_is_what_was_accepted_since_the_first() -> None:
@@ -526,6 +528,18 @@ def test_a_later_burst_cuts_a_found_limit_at_once() -> None:
         sender.now = sender.limit.pause.until + LENGTH
         sender.reject(sender.send(1000))
         assert before > once > sender.limit.limit
+
+
+def test_what_is_in_flight_does_not_count_as_accepted_when_a_found_limit_is_cut() -> None:
+    sender = sender_for_a_while()
+    reject_together(sender, 2)
+    sender.now = sender.limit.pause.until
+    sender.fill(1000)
+    before = sender.limit.limit
+    sender.pass_time(2 * LENGTH)
+    sender.send(int(before))
+    sender.reject(sender.send(1000))
+    assert sender.limit.limit == before / 2
 
 
 def test_a_fourth_of_a_found_limit_is_sent_in_a_fourth_of_a_window() -> None:
@@ -739,6 +753,15 @@ def test_a_probe_that_has_not_exceeded_the_limit_is_repeated_half_a_second_later
     assert sender.room_at() == sender.now + 0.5
     sender.pass_time(0.5)
     assert sender.room() == 1000
+
+
+def test_a_probe_that_was_accepted_before_the_requests_beside_it_has_not_exceeded_the_limit() -> None:
+    sender = named_sender()
+    sender.pass_time(4 * LENGTH)
+    full, probe = sender.send(10_000), sender.send(2000)
+    assert (full.is_probe, probe.is_probe) == (False, True)
+    sender.accept(probe)
+    assert sender.limit.limit == 10_000
 
 
 def test_a_rejected_probe_leaves_the_limit_and_the_next_comes_later() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._rate_limit.window import RESOLUTION, Window
+from pinecone_embed_async._rate_limit.window import MARKS, RESOLUTION, Window
 from tests.rate_limit.world import Count
 
 WINDOW = 10.0
@@ -96,4 +96,5 @@ def test_memory_is_bounded(per_step: int) -> None:
         for _ in range(per_step):
             window.add(1, step * WINDOW / RESOLUTION / per_step)
     assert len(window._log) <= RESOLUTION + 2
+    assert len(window._marks) <= MARKS + 2
     assert window.used(math.inf) == 0
