@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from pinecone_embed_async import ConfigurationError, SqliteCache
-from pinecone_embed_async._cache.sqlite import KIND, LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Backoff
+from pinecone_embed_async._cache.sqlite import KIND, LOCK_SECONDS, LONGEST_BACKOFF_SECONDS, _Access, _Backoff
 from tests.clock import settle
 
 ENTRIES = {bytes([number]) * 32: random.Random(number).randbytes(4104) for number in range(200)}
@@ -521,6 +521,21 @@ async def test_a_file_corrupted_while_open_is_set_aside_too(
     await cache.put_many(ENTRIES)
     assert await cache.get_many(list(ENTRIES)) == list(ENTRIES.values())
     assert len(warnings(caplog)) == 1
+
+
+def test_a_file_in_place_of_a_corrupted_one_is_not_set_aside_again_at_once(path: Path) -> None:
+    def read(_: sqlite3.Connection) -> None:
+        reads.append(path)
+        error = sqlite3.DatabaseError("malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    reads: list[Path] = []
+    access = _Access(path)
+    with contextlib.closing(access), pytest.raises(sqlite3.DatabaseError, match="malformed"):
+        access.use(read)
+    assert len(reads) == 2
+    assert sum(".corrupt-" in file.name for file in path.parent.iterdir()) == 1
 
 
 async def test_a_corrupted_file_is_left_as_it_is_while_another_process_may_replace_it(path: Path) -> None:
