@@ -127,6 +127,22 @@ def test_what_is_in_flight_may_come_back() -> None:
     assert waiting.is_granted
 
 
+def test_a_request_in_flight_may_not_have_counted_under_a_limit_of_requests() -> None:
+    bench = Bench(requests_per_minute=1)
+    permit = bench.send()
+    waiting = bench.ask(lasts=5)
+    assert not is_dismissed(waiting)
+    bench.limiter.give_back(permit, bench.now)
+    assert waiting.is_granted
+
+
+def test_an_input_over_the_limit_waits_for_an_empty_window_only() -> None:
+    bench = Bench(100)
+    bench.accept(60)
+    assert bench.ask(150, least=150, lasts=59, certain=150).pause == KnownPause(START + 60)
+    assert not is_dismissed(bench.ask(150, least=150, lasts=61, certain=150))
+
+
 def test_an_answer_that_fills_the_window_dismisses_those_that_wait_for_it() -> None:
     bench = Bench(100)
     permit = bench.send(100)
