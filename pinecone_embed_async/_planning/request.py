@@ -180,6 +180,6 @@ class PlannedRequest(Attempts):
         if count < len(self.texts):
             rest = self.only(range(count, len(self.texts)))
             self.texts, self.positions, self.body = self.texts[:count], self.positions[:count], None
-        # If all inputs are kept, the ratio learned since planning gives fewer tokens than the old estimate.
+        # Even if all inputs are kept: by the ratio learned since planning they have fewer tokens, or it is a single input.
         self.estimate()
         return rest

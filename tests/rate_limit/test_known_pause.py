@@ -118,6 +118,16 @@ def test_a_window_that_frees_too_little_before_the_deadline_dismisses() -> None:
     assert bench.ask(80, lasts=51, certain=61).pause == KnownPause(START + 70)
 
 
+def test_a_request_with_more_tokens_than_the_limit_is_in_time_if_the_whole_window_is_free_by_its_deadline() -> None:
+    bench = Bench(100)
+    bench.accept(50)
+    bench.now += 10
+    bench.accept(50)
+    late, later = (bench.ask(150, least=150, certain=150, lasts=lasts) for lasts in (60, 60.1))
+    assert late.pause == KnownPause(START + 70)
+    assert not is_dismissed(later)
+
+
 def test_what_is_in_flight_may_come_back() -> None:
     bench = Bench(100)
     permit = bench.send(100)
