@@ -140,13 +140,14 @@ class _Call(CallObserver):
             await self._look_up(cache)
         untried = builder.untried()
         pending = PendingTexts(self.texts, options.parameters.limits, builder, untried)
-        scheduler = runtime.scheduler(pending, options, self, options.deadline, is_single=len(untried) == 1, progress=self)
+        is_single = len(untried) == 1
+        scheduler = runtime.scheduler(pending, options, self, options.deadline, is_single=is_single, progress=self)
         with runtime.registered(scheduler):
-            async with asyncio.TaskGroup() as group:
+            async with contextlib.nullcontext() if is_single else asyncio.TaskGroup() as group:
                 scheduler.begin(group)
                 if builder.cached_count:
                     scheduler.report()
-                await scheduler.end(in_place=len(untried) == 1)
+                await scheduler.end(in_place=is_single)
         vector_type = runtime.engine.vector_type
         result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
         if scheduler.progress_error is not None:

@@ -91,6 +91,7 @@ class Scheduler:
         self._under_way: dict[Slot, None] = {}
         self._helpers: dict[asyncio.Task[Any], None] = {}
         self._group: asyncio.TaskGroup | None = None
+        self._is_running = False
         self._timer: Timer | None = None
         # When to cancel everything under way: at the deadline, or at the end of the grace period.
         self._end = deadline
@@ -103,9 +104,12 @@ class Scheduler:
     def __repr__(self) -> str:
         return f"<Scheduler {len(self._under_way)}/{self._most} under way{', ending' if self._is_winding_down else ''}>"
 
-    def begin(self, group: asyncio.TaskGroup) -> None:
-        """Send requests in tasks of this group from now on; `end` must follow before the group's block ends."""
-        self._group = group
+    def begin(self, group: asyncio.TaskGroup | None) -> None:
+        """Send requests in tasks of this group from now on; `end` must follow before the group's block ends.
+
+        Without a group, requests are sent in place only.
+        """
+        self._group, self._is_running = group, True
         if self._deadline is not None:
             self._set_timer(self._deadline)
 
@@ -113,29 +117,27 @@ class Scheduler:
         """Send what is left, and wait until no request is under way.
 
         Args:
-            in_place: whether to send the next request in the caller's task, which for a small one takes a fifth less time.
-                Code that cancels the task of that request then cancels the caller.
+            in_place: whether to send requests in the caller's task too, one at a time, which for a small one takes a fifth
+                less time. Code that cancels the task of such a request then cancels the caller.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; the group then cancels the tasks.
         """
         try:
-            slot = self._next_slot() if in_place else None
-            if slot is None:
-                self.fill()
-            else:
+            while in_place and (slot := self._next_slot()) is not None:
                 try:
                     await slot.run(self._run_request(slot))
                 except BaseException:
                     # The caller leaves, so that nothing may follow.
-                    self._group = None
+                    self._is_running = False
                     raise
                 finally:
                     self._ended(slot)
+            self.fill()
             await self.drained()
         finally:
             # From now on nothing is started, and the group cancels the tasks, not code outside.
-            self._group = None
+            self._is_running = False
             self._clear_timer()
 
     @property
@@ -156,7 +158,7 @@ class Scheduler:
     def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
         """Start a helper task, which is cancelled once the job has ended; call this only between `begin` and `end`."""
         if self._group is None:
-            raise RuntimeError("the scheduler is not running: call `start` between `begin` and `end`")
+            raise RuntimeError("a helper task needs a group: pass one to `begin`")
         task = self._group.create_task(work, name=name)
         self._helpers[task] = None
         task.add_done_callback(self._helpers.pop)
@@ -164,8 +166,7 @@ class Scheduler:
 
     def fill(self) -> None:
         """Start waiting for the permit of the next request, if there is one and `max_under_way` allows it."""
-        slot = self._next_slot()
-        if slot is not None and self._group is not None:
+        if self._group is not None and (slot := self._next_slot()) is not None:
             task = self._group.create_task(self._run_task(slot), name="embed")
             task.add_done_callback(lambda _: self._ended(slot))
 
@@ -174,7 +175,7 @@ class Scheduler:
         # Only the newest may wait for a permit, because the next request is unknown until this one is cut.
         newest = next(reversed(self._under_way), None)
         is_free = newest is None or newest.request is not None
-        has_room = self._group is not None and is_free and len(self._under_way) < self._most
+        has_room = self._is_running and is_free and len(self._under_way) < self._most
         has_next = has_room and self._planner.peek() is not None
         if self._planner.failed_unsent != self._unsent:
             # They may be all inputs of the next request, with others to follow.
@@ -223,7 +224,7 @@ class Scheduler:
         try:
             await slot.run(self._run_request(slot))
         except asyncio.CancelledError:
-            if not (slot.is_settled or self._group is None) and slot.request is not None:
+            if not slot.is_settled and self._is_running and slot.request is not None:
                 # Cancelled from outside: only the inputs of this request fail, unless it was answered just before.
                 if slot.request.is_answered:
                     self._planner.embedded(slot.request)
@@ -253,7 +254,7 @@ class Scheduler:
 
     def report(self) -> None:
         """Report the progress, after a request or after inputs that fail without one."""
-        if self._progress is None or self.progress_error is not None or self._group is None:
+        if self._progress is None or self.progress_error is not None or not self._is_running:
             return
         try:
             self._progress.report()
@@ -439,7 +440,7 @@ class Scheduler:
         self._end = when
         if when <= self._clock.time():
             self._expire()
-        elif self._group is not None:
+        elif self._is_running:
             self._timer = self._clock.call_at(when, self._expire)
 
     def _clear_timer(self) -> None:
