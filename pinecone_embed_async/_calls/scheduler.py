@@ -117,8 +117,8 @@ class Scheduler:
         """Send what is left, and wait until no request is under way.
 
         Args:
-            in_place: whether to send requests in the caller's task too, one at a time, which for a small one takes a fifth
-                less time. Code that cancels the task of such a request then cancels the caller.
+            in_place: whether to send requests in the caller's task too, one at a time, which saves the first of them three
+                turns of the event loop. Code that cancels the task of such a request then cancels the caller.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; the group then cancels the tasks.
