@@ -73,8 +73,8 @@ class Answer(Struct, frozen=True):
     sparse: SparseBlock | None = None
 
 
-_NUMBER = secrets.randbits(52)
-_PLACEHOLDER = b"%d" % _NUMBER
+_PLACEHOLDER = secrets.randbits(52)
+_PLACEHOLDER_BYTES = b"%d" % _PLACEHOLDER
 """Placeholder of a row. It is random and never leaves the process, so that an answer cannot contain it elsewhere."""
 
 _READ_AT_ONCE = 2**16
@@ -262,7 +262,7 @@ def judge_frame(gaps: Sequence[bytes], end: bytes | bytearray) -> Answer | None:
     if sum(map(len, deciding)) + len(end) > MOST_BYTES:
         return None
     # Each item must have one placeholder. If there are as many items as placeholders, each array is where it should be.
-    frame = _PLACEHOLDER.join([*deciding, end])
+    frame = _PLACEHOLDER_BYTES.join([*deciding, end])
     try:
         answer = _FRAME.decode(frame)
         if len(answer.data) != len(deciding):
@@ -296,7 +296,7 @@ class _Usage(Struct, frozen=True, omit_defaults=True):
 
 
 class _FrameItem(Struct, gc=False):
-    values: tuple[Annotated[int, Meta(ge=_NUMBER, le=_NUMBER)]]
+    values: tuple[Annotated[int, Meta(ge=_PLACEHOLDER, le=_PLACEHOLDER)]]
     vector_type: str | UnsetType = UNSET
 
 
