@@ -40,11 +40,22 @@ async def embed(
     """Embed any number of inputs; see `EmbedClient.embed`."""
     texts: Sequence[str] = ()
     try:
-        texts, faults = await _read_until(runtime, inputs, options.deadline)
+        if type(inputs) is str:
+            # Reading one text cannot block, and takes less time than setting up the scope with a time-out.
+            faults: Faults = {}
+            texts = [read_input(inputs, 0, faults)]
+        else:
+            texts, faults = await _read_until(runtime, inputs, options.deadline)
         if faults and options.raises:
             raise error_of(faults, len(texts))
         failures = failures_of(faults) if faults else ()
-        call = await _gathered(runtime, options, texts, failures, dedupe=dedupe)
+        room, positions = len(texts), None
+        if dedupe:
+            texts, failures, positions = await _distinct(texts, failures)
+        builder = ResultBuilder(0, len(texts), Dimension(options.parameters.dimension), room)
+        for failure in failures:
+            builder.fail(failure.indices, failure.error)
+        call = _Call(runtime, options, builder, len(texts), texts, positions)
     finally:
         # Error reports that include local variables must not show the texts.
         del inputs
@@ -61,10 +72,6 @@ async def embed(
 async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) -> tuple[list[str], Faults]:
     """Read the inputs until the deadline, or until the client is closed."""
     problem: EmbedError | None = None
-    if type(inputs) is str:
-        # No scope with a time-out: reading one text cannot block and takes less time than setting up the scope.
-        faults: Faults = {}
-        return [read_input(inputs, 0, faults)], faults
     cancellations = await Cancellations.counted()
     try:
         async with runtime.interruptible(deadline) as scope:
@@ -92,31 +99,25 @@ async def _read_until(runtime: Runtime, inputs: Inputs, deadline: float | None) 
     raise problem
 
 
-async def _gathered(
-    runtime: Runtime, options: CallOptions, texts: Sequence[str], failures: tuple[Failure, ...], *, dedupe: bool
-) -> _Call:
-    """The call for the inputs that were read; with `dedupe`, equal inputs share a row."""
-    room, positions = len(texts), None
-    if dedupe:
-        # Inputs with the same fault share a row too.
-        keys: list[str | int] = [*texts]
-        for number, failure in enumerate(failures):
-            for index in failure.indices:
-                keys[index] = number
-        # The distinct keys with their rows, and the row of each input.
-        first: dict[str | int, int] = {}
-        rows = array("q")
-        for start in range(0, room, SLICE):
-            rows.extend([first.setdefault(key, len(first)) for key in keys[start : start + SLICE]])
-            await asyncio.sleep(0)
-        if len(first) < room:
-            positions = np.array(rows, np.intp)
-            failures = tuple(Failure([rows[failure.indices[0]]], failure.error) for failure in failures)
-            texts = [key if isinstance(key, str) else "" for key in first]
-    builder = ResultBuilder(0, len(texts), Dimension(options.parameters.dimension), room)
-    for failure in failures:
-        builder.fail(failure.indices, failure.error)
-    return _Call(runtime, options, builder, len(texts), texts, positions)
+async def _distinct(
+    texts: Sequence[str], failures: tuple[Failure, ...]
+) -> tuple[Sequence[str], tuple[Failure, ...], NDArray[np.intp] | None]:
+    """The distinct inputs, which share a row, their failures, and the row of each input; `None` if all are distinct."""
+    # Inputs with the same fault share a row too.
+    keys: list[str | int] = [*texts]
+    for number, failure in enumerate(failures):
+        for index in failure.indices:
+            keys[index] = number
+    # The distinct keys with their rows, and the row of each input.
+    first: dict[str | int, int] = {}
+    rows = array("q")
+    for start in range(0, len(keys), SLICE):
+        rows.extend([first.setdefault(key, len(first)) for key in keys[start : start + SLICE]])
+        await asyncio.sleep(0)
+    if len(first) == len(keys):
+        return texts, failures, None
+    shared = tuple(Failure([rows[failure.indices[0]]], failure.error) for failure in failures)
+    return [key if isinstance(key, str) else "" for key in first], shared, np.array(rows, np.intp)
 
 
 @dataclass(slots=True, repr=False, eq=False)

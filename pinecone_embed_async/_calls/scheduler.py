@@ -173,9 +173,9 @@ class Scheduler:
     def _next_slot(self) -> Slot | None:
         """A slot for the next request, if there is one and `max_under_way` allows it."""
         # Only the newest may wait for a permit, because the next request is unknown until this one is cut.
-        newest = next(reversed(self._under_way), None)
-        is_free = newest is None or newest.request is not None
-        has_room = self._is_running and is_free and len(self._under_way) < self._most
+        slots = self._under_way
+        is_waiting = bool(slots) and next(reversed(slots)).request is None
+        has_room = self._is_running and not is_waiting and len(slots) < self._most
         has_next = has_room and self._planner.peek() is not None
         if self._planner.failed_unsent != self._unsent:
             # They may be all inputs of the next request, with others to follow.
@@ -185,7 +185,7 @@ class Scheduler:
             return None
         slot = Slot()
         # Before the request begins, because it calls `fill` too.
-        self._under_way[slot] = None
+        slots[slot] = None
         return slot
 
     def _report_unsent(self) -> None:
