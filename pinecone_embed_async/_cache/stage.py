@@ -17,7 +17,7 @@ from pinecone_embed_async._log import logger
 from pinecone_embed_async._wire import generation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from pinecone_embed_async._cache.protocol import Cache
     from pinecone_embed_async._clock import Clock
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LOOKED_UP_AT_ONCE = 1024
 """Maximum number of texts per look-up: enough to make the round trip negligible."""
 
-SENT_INSTEAD = "the service is asked instead"
-SENT_AGAIN = "the service is asked instead when they are needed again"
+NOT_LOOKED_UP = "could not look vectors up in the cache (%s); the service is asked instead"
+NOT_WRITTEN = "could not write vectors to the cache (%s); the service is asked instead when they are needed again"
 
 READ_AT_ONCE = 256
 """Number of texts whose vectors are checked and copied before yielding to the event loop: with 1024 numbers per vector
@@ -89,7 +89,7 @@ class CacheStage:
         found = decode_values(values, vector_type, dimension)
         # Unary plus drops causes without a value.
         for cause, count in (+found.refused).items():
-            self._log(cause, "%d values of the cache %s; the service is asked instead", count, cause)
+            self._log(f"%d values of the cache {cause}; the service is asked instead", count)
         self.hits += len(found.rows)
         self.misses += found.count - len(found.rows)
         return found
@@ -148,21 +148,21 @@ class CacheStage:
         end = now + WRITE_SECONDS
         until = end if until is None else min(until, end)
         if until <= now:
-            self._report("write vectors to", "no time is left", SENT_AGAIN)
+            self._log(NOT_WRITTEN, "no time is left")
             return
         try:
-            await self._foreign.run(_put(self._cache, entries), until=until)
+            await self._foreign.run(_called(self._cache.put_many, entries), until=until)
         except ConfigurationError:
             # The look-ups raise it.
             pass
         except asyncio.CancelledError:
-            self._report("write vectors to", "the call was cancelled", SENT_AGAIN)
+            self._log(NOT_WRITTEN, "the call was cancelled")
             raise
         except Exception as error:  # noqa: BLE001 - a cache may raise anything, which must not fail the call
             now = self._clock.time()
             if now >= end:
                 self._writes_again_at = now + WRITE_PAUSE_SECONDS
-            self._report("write vectors to", _shown(error), SENT_AGAIN)
+            self._log(NOT_WRITTEN, _shown(error))
 
     async def look_up(self, keys: list[bytes]) -> Sequence[Any]:
         """The unchecked values of some keys; `None` for all if the cache fails.
@@ -171,10 +171,10 @@ class CacheStage:
             ConfigurationError: the cache cannot work as configured.
         """
         if self._foreign.is_stuck:
-            self._report("look vectors up in", "an operation that was left running has not ended", SENT_INSTEAD)
+            self._log(NOT_LOOKED_UP, "an operation that was left running has not ended")
             return [None] * len(keys)
         try:
-            values = await self._foreign.run(_get(self._cache, keys))
+            values = await self._foreign.run(_called(self._cache.get_many, keys))
             if isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview)):
                 # A copy, so that nothing depends on the cache's own class any more.
                 taken = list(values)
@@ -187,25 +187,19 @@ class CacheStage:
             raise
         except Exception as error:  # noqa: BLE001 - as above
             problem = _shown(error)
-        self._report("look vectors up in", problem, SENT_INSTEAD)
+        self._log(NOT_LOOKED_UP, problem)
         return [None] * len(keys)
 
-    def _report(self, action: str, problem: str, consequence: str) -> None:
-        self._log(action, "could not %s the cache (%s); %s", action, problem, consequence)
-
-    def _log(self, cause: str, message: str, *args: object) -> None:
-        """Log a message; as a warning only once for each cause, because it may recur with every request."""
-        level = logger.debug if cause in self._warned else logger.warning
-        self._warned.add(cause)
-        level(message, *args)
+    def _log(self, message: str, detail: object) -> None:
+        """Log a message with a detail; as a warning only once, because it may recur with every request."""
+        level = logger.debug if message in self._warned else logger.warning
+        self._warned.add(message)
+        level(message, detail)
 
 
-async def _get(cache: Cache, keys: list[bytes]) -> Any:
-    return await cache.get_many(keys)
-
-
-async def _put(cache: Cache, entries: Mapping[bytes, bytes]) -> None:
-    await cache.put_many(entries)
+async def _called(method: Callable[[Any], Awaitable[Any]], argument: object) -> Any:
+    # A coroutine of our own, because a cache's method may return any awaitable, or raise.
+    return await method(argument)
 
 
 def _shown(error: Exception) -> str:
