@@ -21,7 +21,6 @@ from pinecone_embed_async._wire import choose_decoder, error_from_response
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-    from pinecone_embed_async._errors import ConnectionProblem
     from pinecone_embed_async._planning import PlannedRequest
     from pinecone_embed_async._sending.counters import Counters
     from pinecone_embed_async._sending.options import SendingOptions
@@ -218,7 +217,6 @@ class Network:
         status: int | None = None
         headers: dict[str, str] = {}
         start = bytearray()
-        connection: ConnectionProblem | None = None
         cancellations = await Cancellations.counted()
         # Interrupted by its time-out, or by the client's being closed.
         timer = self._clock.call_at(self._clock.time() + self._options.attempt_timeout, cancellations.interrupt)
@@ -226,18 +224,20 @@ class Network:
         try:
             async with state.transport.send(request) as response:
                 status = int(response.status)
-                if 200 <= status < 300:
-                    return await self._take_answer(response, status, receiver)
+                if status == 200:
+                    return await self._take_answer(response, receiver)
+                if 200 < status < 300:
+                    return ResponseError(f"the service answered HTTP {status} instead of 200")
                 headers = {str(name).lower(): str(value) for name, value in response.headers.items()}
                 await self._read_error_start(response, start)
         except asyncio.CancelledError:
             if cancellations.is_callers:
                 raise
             is_late = cancellations.is_interrupted
-            problem = self._problem_of(TimeoutError()) if is_late else "it was cancelled, but not by the client"
+            stray = TimeoutError() if is_late else TransportError("it was cancelled, but not by the client")
+            error = self._transport_error(stray, planned)
         except Exception as fault:  # noqa: BLE001 - a caller's transport may raise anything, even with the key in it
-            problem = self._options.redactor(planned).clean(self._problem_of(fault))
-            connection = fault.problem if isinstance(fault, TransportError) else None
+            error = self._transport_error(fault, planned)
         finally:
             timer.cancel()
             del state.exchanges[cancellations]
@@ -250,7 +250,7 @@ class Network:
             return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
         if status == 200:
             self._counters.unreadable_answers += 1
-        return TransportError(problem, problem=connection)
+        return error
 
     def _closed_error(self, state: LoopState) -> EmbedError:
         """The error of a request that is ended because the client, or the caller's session, was closed."""
@@ -259,17 +259,19 @@ class Network:
             return closed_session()
         return ClosedError("the client was closed while the request was in flight")
 
-    def _problem_of(self, fault: Exception) -> str:
+    def _transport_error(self, fault: Exception, planned: PlannedRequest | None) -> TransportError:
+        """The error for an exception of a transport, or a time-out; without secrets."""
+        problem = None
         if isinstance(fault, TransportError):
-            return fault.message
-        if isinstance(fault, TimeoutError) and not str(fault):
-            return f"no complete answer within {self._options.attempt_timeout:g} s"
-        return f"{type(fault).__name__}: {fault}"
+            message, problem = fault.message, fault.problem
+        elif isinstance(fault, TimeoutError) and not str(fault):
+            message = f"no complete answer within {self._options.attempt_timeout:g} s"
+        else:
+            message = f"{type(fault).__name__}: {fault}"
+        return TransportError(self._options.redactor(planned).clean(message), problem=problem)
 
-    async def _take_answer(self, response: TransportResponse, status: int, receiver: BodyReceiver) -> EmbedError | None:
+    async def _take_answer(self, response: TransportResponse, receiver: BodyReceiver) -> EmbedError | None:
         """Pass on the body of an answer piece by piece; return an error if it is unusable."""
-        if status != 200:
-            return ResponseError(f"the service answered HTTP {status} instead of 200")
         limit = self._options.max_answer_bytes
         size = count = 0
         while piece := await response.read():
