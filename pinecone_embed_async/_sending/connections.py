@@ -124,8 +124,7 @@ class Connections(aiohttp.BaseConnector):
                 await _end_timeout(connecting, None)
             # Not `None` until the connection is released.
             protocol: ResponseHandler = connection.protocol  # type: ignore[assignment]
-            mark = protocol.read_timeout
-            released_at = mark.released_at if isinstance(mark, _Mark) and mark.connections is self else None
+            released_at: float | None = getattr(protocol.read_timeout, "released_at", None)
             if released_at is None or released_at > self._last_reset:
                 break
             connection.close()
@@ -136,7 +135,7 @@ class Connections(aiohttp.BaseConnector):
     def _mark(self, protocol: ResponseHandler) -> None:
         """Mark a connection that has just been released."""
         mark = _Mark()
-        mark.connections, mark.released_at = self, self._loop.time()
+        mark.released_at = self._loop.time()
         # Each request sets its own time-out before it is sent.
         protocol.read_timeout = mark
 
@@ -165,13 +164,11 @@ class _Mark(float):
     """A read time-out of 0 that marks a connection released by this package; other code replaces it when it sends a request.
 
     Attributes:
-        connections: the connector that hands out the connection.
         released_at: event loop time of its last release.
     """
 
-    __slots__ = ("connections", "released_at")
+    __slots__ = ("released_at",)
 
-    connections: Connections
     released_at: float
 
 

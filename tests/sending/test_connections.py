@@ -233,12 +233,12 @@ async def test_an_idle_connection_keeps_no_request_in_memory() -> None:
         await transport.aclose()
 
 
-async def test_a_connection_used_by_somebody_else_has_not_been_idle() -> None:
+async def test_a_connection_used_by_somebody_else_has_not_been_idle_but_after_another_client_it_has() -> None:
     async with Service() as service, aiohttp.ClientSession() as session:
         url = URL(service.url)
-        transport = AiohttpTransport(url, max_connections=1, connect_timeout=5, session=session)
+        transport, other = (AiohttpTransport(url, max_connections=1, connect_timeout=5, session=session) for _ in range(2))
 
-        async def idle() -> float:
+        async def idle(transport: AiohttpTransport = transport) -> float:
             async with transport.send(TransportRequest("GET", url, {})) as exchange:
                 while await exchange.read():
                     pass
@@ -253,6 +253,8 @@ async def test_a_connection_used_by_somebody_else_has_not_been_idle() -> None:
             await response.read()
         assert await idle() == 0
         assert await idle() > 0
+        assert await idle(other) > 0
+        await other.aclose()
         await transport.aclose()
 
 
