@@ -95,11 +95,10 @@ class RequestPlanner:
         # The probe to send next.
         self._probe: PlannedRequest | None = None
         self._clock = clock
-        # The request being searched for the first refused input, and how many of its inputs have no outcome yet.
-        self._search: tuple[PlannedRequest, int] | None = None
-        self._has_searched = False
-        # The request last found without an input known to be refused, and the number of refusals remembered by then.
-        self._checked: tuple[PlannedRequest, int] | None = None
+        # The request searched for the first refused input, and how many of its inputs have no outcome yet; 0 once the search
+        # has ended.
+        self._searched: PlannedRequest | None = None
+        self._unsettled = 0
         self.failed_unsent = 0
         self.job_error: EmbedError | None = None
 
@@ -121,9 +120,9 @@ class RequestPlanner:
         request: PlannedRequest | None = None
         if self._parts:
             request = self._parts[0]
-        elif self._search is None:
+        elif not self._unsettled:
             request = self._ahead = self._ahead or self._pending.take()
-        if request is None or not self._learned.refusals.changes or self._is_checked(request):
+        if request is None or request.checked == self._learned.refusals.changes or not self._has_refused(request):
             return request
         self.take(request)
         # Only one request per call of `peek`, so that the scheduler can yield to the event loop in between: all inputs of a
@@ -133,14 +132,12 @@ class RequestPlanner:
             self._parts.appendleft(rest)
         return rest
 
-    def _is_checked(self, request: PlannedRequest) -> bool:
-        """Whether no input of the request is known to be refused."""
-        checked = request, self._learned.refusals.changes
-        if self._checked != checked:
-            if any(self._refusal_of(text) is not None for text in request.texts):
-                return False
-            self._checked = checked
-        return True
+    def _has_refused(self, request: PlannedRequest) -> bool:
+        """Whether an input of the request is known to be refused; if not, note that on the request."""
+        if any(self._refusal_of(text) is not None for text in request.texts):
+            return True
+        request.checked = self._learned.refusals.changes
+        return False
 
     def _refusal_of(self, text: str) -> InvalidRequestError | None:
         return self._learned.refusals.find(text, self._parameters, self._clock.time())
@@ -157,9 +154,10 @@ class RequestPlanner:
             else:
                 kept.append(place)
         for error, places in refused.values():
+            part = request.only(places)
             self.failed_unsent += len(places)
-            self._close(request.origin, len(places))
-            request.results.failed(request.only(places), error)
+            self._close(part)
+            request.results.failed(part, error)
         return request.only(kept) if kept else None
 
     def take(self, request: PlannedRequest, tokens: float = math.inf) -> None:
@@ -190,8 +188,7 @@ class RequestPlanner:
         self._learned.accepted(request.load, self._parameters)
         if not request.is_probe:
             request.results.embedded(request)
-            if self._search is not None:
-                self._close(request.origin, len(request.texts))
+            self._close(request)
         if not self._blames_inputs:
             self._resume()
 
@@ -208,7 +205,7 @@ class RequestPlanner:
             request.results.failed(request, error)
             if ends_job(error):
                 self.end(error)
-            self._close(request.origin, len(request.texts))
+            self._close(request)
 
     def end(self, error: EmbedError) -> None:
         """End the job: plan no more requests. Suspended requests fail as refused; all other inputs left stay untried."""
@@ -219,7 +216,7 @@ class RequestPlanner:
         for request, refusal in self._suspended:
             request.results.failed(request, refusal)
         self._suspended.clear()
-        self._search = None
+        self._unsettled = 0
 
     def _refused(self, request: PlannedRequest, error: InvalidRequestError) -> None:
         """Decide what follows from a refusal: a tighter limit, a probe of the parameters, or a search for the input."""
@@ -243,16 +240,15 @@ class RequestPlanner:
 
     def _isolate(self, request: PlannedRequest, error: InvalidRequestError) -> None:
         """Search a refused request for the inputs to blame, unless another request is being searched."""
-        if self._search is not None and self._search[0] is not request.origin:
+        if self._unsettled and self._searched is not request.origin:
             self._suspended.append((request, error))
             return
-        if not self._is_checked(request):
+        if self._has_refused(request):
             # `peek` removes the inputs known to be refused; they may be the only reason for this refusal.
             self._parts.append(request)
             return
-        if not self._has_searched and len(request.texts) > 1:
-            self._has_searched = True
-            self._search = request.origin, len(request.texts)
+        if self._searched is None and len(request.texts) > 1:
+            self._searched, self._unsettled = request.origin, len(request.texts)
         self._halve(request, error)
 
     def _halve(self, request: PlannedRequest, error: InvalidRequestError) -> None:
@@ -268,18 +264,18 @@ class RequestPlanner:
         if request.origin.was_halved and self._parameters in self._learned.parameters:
             self._learned.refusals.add(request.texts[0], self._parameters, error, self._clock.time())
             self._resume()
-        self._close(request.origin, 1)
+        self._close(request)
 
-    def _close(self, origin: PlannedRequest, count: int) -> None:
-        """Record that inputs of a request have an outcome; its search ends once all of them have one."""
-        if self._search is not None and self._search[0] is origin:
-            self._search = origin, self._search[1] - count
-            if self._search[1] <= 0:
+    def _close(self, request: PlannedRequest) -> None:
+        """Record that the inputs of a request have an outcome; a search ends once all inputs being searched have one."""
+        if self._unsettled and self._searched is request.origin:
+            self._unsettled -= len(request.texts)
+            if self._unsettled <= 0:
                 self._resume()
 
     def _resume(self) -> None:
         """Blame refusals on inputs, now that the probe or a search has ended, and search the suspended requests."""
-        self._search, self._blames_inputs = None, True
+        self._unsettled, self._blames_inputs = 0, True
         suspended, self._suspended = self._suspended, []
         for request, error in suspended:
             self._isolate(request, error)

@@ -97,6 +97,7 @@ class PlannedRequest(Attempts):
         parent: the originally planned request that this one was cut from; `None` if it is an original request.
         is_probe: whether it has no input of the call and only tests whether the parameters are accepted.
         was_halved: whether its inputs were searched for a refused one; set only on an original request.
+        checked: number of remembered refusals by which no input of it was known to be refused.
         body: the encoded request; `None` if it must be encoded.
         matrix: the dense rows of its answer that have arrived; `None` if there are none.
         sparse: sparse rows of its answer.
@@ -111,6 +112,7 @@ class PlannedRequest(Attempts):
     parent: PlannedRequest | None = None
     is_probe: bool = False
     was_halved: bool = False
+    checked: int = 0
     body: bytes | None = None
     matrix: NDArray[np.float32] | None = None
     sparse: SparseBlock | None = None
@@ -136,13 +138,10 @@ class PlannedRequest(Attempts):
 
     def only(self, places: Sequence[int]) -> PlannedRequest:
         """A request with some of these inputs, given by their ascending indices in `texts`; at least one."""
-        if isinstance(places, range):
-            run = slice(places.start, places.stop)
-            texts, positions = self.texts[run], self.positions[run]
-        else:
-            texts, positions = [self.texts[place] for place in places], [self.positions[place] for place in places]
-            if positions[-1] - positions[0] == len(positions) - 1:
-                positions = range(positions[0], positions[-1] + 1)
+        texts = [self.texts[place] for place in places]
+        positions: Sequence[int] = [self.positions[place] for place in places]
+        if positions[-1] - positions[0] == len(positions) - 1:
+            positions = range(positions[0], positions[-1] + 1)
         return PlannedRequest(texts, positions, Load.of(texts, self.limits.current), self.limits, self.results, self.origin)
 
     @property
