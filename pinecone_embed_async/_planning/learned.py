@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 import secrets
+import sys
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,6 @@ class TokenEstimator:
     """
 
     def __init__(self) -> None:
-        self._bytes = 0.0
         self._tokens = 0.0
         self._variance = 0.0
         self._weight = 0.0
@@ -120,16 +120,16 @@ class TokenEstimator:
         tokens = billed - load.clipped * sequence_length - SPECIAL_TOKENS * (load.inputs - load.clipped)
         if tokens <= 0 or size <= 0:
             return
+        surplus = size - tokens * self.expected
         if self._tokens:
-            off = tokens * self.expected / size - 1
+            off = surplus / size
             # Small requests vary more and matter less.
             weight = min(1.0, tokens / 1000)
             self._weight = MEMORY * self._weight + weight
             # Capped, so that a single absurd bill does not dominate for long.
             self._variance += (min(off * off, MOST_SPREAD) - self._variance) * weight / self._weight
-        self._bytes = MEMORY * self._bytes + size
         self._tokens = MEMORY * self._tokens + tokens
-        self.expected = self._bytes / self._tokens
+        self.expected += surplus / self._tokens
         margin = min(max(SPREADS * math.sqrt(self._variance), LEAST_SPREAD), MOST_SPREAD)
         self.bytes_per_token = self.expected / (1 + margin)
 
@@ -144,8 +144,8 @@ class Learned:
     """Knowledge learned from answers and refusals, shared by the calls of a client.
 
     Attributes:
-        inputs: maximum number of inputs per request; `None` if no refusal named a limit.
-        request_bytes: maximum number of UTF-8 bytes per request; `None` if no request was too large.
+        inputs: maximum number of inputs per request, by what refusals have named.
+        request_bytes: maximum number of UTF-8 bytes per request, by those that were too large.
         accepted_bytes: size of the largest accepted request, in UTF-8 bytes.
         parameters: accepted sets of parameters, as JSON, the newest last.
         estimator: the token estimator.
@@ -154,8 +154,7 @@ class Learned:
 
     def __init__(self) -> None:
         self.refusals = Refusals()
-        self.inputs: int | None = None
-        self.request_bytes: int | None = None
+        self.inputs = self.request_bytes = sys.maxsize
         self.accepted_bytes = 0
         self.parameters: dict[bytes, None] = {}
         self.estimator = TokenEstimator()
@@ -172,13 +171,13 @@ class Learned:
         """Record that a request with this load was refused as too large (413)."""
         if load.inputs == 1:
             # This input is too large, not the larger requests that contained it.
-            self.request_bytes = None
+            self.request_bytes = sys.maxsize
         elif load.bytes > self.accepted_bytes:
             self.request_bytes = max(load.bytes // 2, self.accepted_bytes)
 
     def too_many(self, most: int) -> None:
         """Record that the service accepts at most `most` inputs per request."""
-        self.inputs = most if self.inputs is None else min(most, self.inputs)
+        self.inputs = min(most, self.inputs)
 
 
 class LearnedLimits(msgspec.Struct, eq=False):
@@ -196,8 +195,7 @@ class LearnedLimits(msgspec.Struct, eq=False):
     def current(self) -> RequestLimits:
         """The tighter of the known limits and the learned ones, with the learned bytes per token."""
         known, learned = self.known, self.learned
-        inputs = known.inputs if learned.inputs is None else min(known.inputs, learned.inputs)
-        size = known.bytes if learned.request_bytes is None else min(known.bytes, learned.request_bytes)
+        inputs, size = min(known.inputs, learned.inputs), min(known.bytes, learned.request_bytes)
         return RequestLimits(inputs, known.sequence_length, known.tokens, size, learned.estimator.bytes_per_token)
 
     def billed(self, load: Load, tokens: int) -> int:
