@@ -116,9 +116,9 @@ class PendingTexts:
         """Take the next request; `None` if there is none."""
         if self._taken == len(self._positions):
             return None
-        limits, all_texts = self._limits.current, self._texts
+        limits = self._limits.current
         positions = self._positions[self._taken : self._taken + limits.inputs]
-        texts = [all_texts[position] for position in positions]
+        texts = list(map(self._texts.__getitem__, positions))
         load = Load.of_fitting(texts, limits)
         self._taken += load.inputs
         return PlannedRequest(texts[: load.inputs], positions[: load.inputs], load, self._limits, self._results)
