@@ -104,12 +104,11 @@ class StreamingDecoder:
         self._rows = rows
         self._reader = decoder.reader(count, MOST_BYTES)
         self._matrix: NDArray[np.float32] | None = None
-        # Pieces that `decode` has not taken; a bytearray still grows by small ones.
-        self._arrived: list[bytes | bytearray] = []
-        self._pieces: list[bytes] = []
+        # Pieces that have not been read, the first only from a position on; a bytearray at the end grows by small ones.
+        self._pieces: list[bytes | bytearray] = []
         self._position = 0
         # Pieces that have been read, as long as their rows are not in the caller's matrix.
-        self._read_pieces: list[bytes] = []
+        self._read_pieces: list[bytes | bytearray] = []
         # Whether rows go straight into the caller's matrix. Not if the answer sets the dimension for all others, because it
         # must then be validated before its dimension is passed on.
         self._is_in_place = vector_type == "dense" and dimension is not None
@@ -149,11 +148,11 @@ class StreamingDecoder:
         if self._is_usual:
             self.undecoded += size
         if size >= SMALL_PIECE:
-            self._arrived.append(piece)
-        elif self._arrived and isinstance(last := self._arrived[-1], bytearray) and len(last) < JOINED:
+            self._pieces.append(piece)
+        elif self._pieces and isinstance(last := self._pieces[-1], bytearray) and len(last) < JOINED:
             last += piece
         else:
-            self._arrived.append(bytearray(piece))
+            self._pieces.append(bytearray(piece))
 
     def decode(self, most: int = sys.maxsize) -> None:
         """Write the rows that have arrived to the matrix.
@@ -161,12 +160,12 @@ class StreamingDecoder:
         Args:
             most: number of bytes after which no further row is started.
         """
-        self._pieces += map(bytes, self._arrived)
-        self._arrived.clear()
         while self.undecoded and most > 0 and not self._is_stopped:
             if self._matrix is None and self._dimension is not None:
                 self._matrix = self._new_matrix(self._dimension)
-            outcome, done, self._position = self._reader.read(tuple(self._pieces), self._position, most)
+            # Bytes are not copied.
+            pieces = tuple(map(bytes, self._pieces))
+            outcome, done, self._position = self._reader.read(pieces, self._position, most)
             if outcome == ODD:
                 self._read_odd_row()
             elif outcome == TOO_LONG:
