@@ -235,7 +235,7 @@ class Runtime:
             callers: the calls that the requests are sent for.
             deadline: clock time at which the requests end; `None` for no deadline.
             is_single: whether there is a single input.
-            progress: reports the progress.
+            progress: reports the progress, if the options ask for it.
             max_under_way: maximum number of requests under way.
         """
         parameters, clock = options.parameters, self.options.clock
@@ -253,15 +253,10 @@ class Runtime:
             priority=options.priority,
             callers=callers,
         )
-        return Scheduler(
-            planner,
-            sender,
-            max_under_way=max_under_way or 2 * self.options.max_concurrency,
-            clock=clock,
-            deadline=deadline,
-            progress=progress,
-            cache=parameters.cache,
-        )
+        most = max_under_way or 2 * self.options.max_concurrency
+        if options.progress is None:
+            progress = None
+        return Scheduler(planner, sender, clock, most, deadline, progress, parameters.cache)
 
     def observing(
         self, call: ObservableCall, operation: Operation, parameters: Parameters, inputs: int | None
@@ -361,12 +356,10 @@ class CallObserver:
 
     def report(self) -> None:
         """Call `progress`, if the caller passed one."""
-        if self._options.progress is None:
-            return
         results, usage, retries = self.results, self.results.usage, self._runtime.engine.counters.retries
-        self._options.progress(
-            Progress(results.embedded_count, results.failed_count, self.total, usage.requests, usage.total_tokens, retries)
-        )
+        counts = results.embedded_count, results.failed_count, self.total, usage.requests, usage.total_tokens, retries
+        if self._options.progress is not None:
+            self._options.progress(Progress(*counts))
 
     @property
     def calls(self) -> tuple[ObservedCall, ...]:

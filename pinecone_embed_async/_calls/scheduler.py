@@ -6,6 +6,8 @@ import asyncio
 import math
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+import msgspec
+
 from pinecone_embed_async._calls.slot import Slot
 from pinecone_embed_async._errors import (
     ClosedError,
@@ -41,7 +43,7 @@ class ProgressReporter(Protocol):
         """Report the progress, after each request and after inputs that fail without one. An exception ends the job."""
 
 
-class Scheduler:
+class Scheduler(msgspec.Struct, eq=False):
     """Runs the planner's requests with bounded concurrency, each through all its attempts.
 
     What becomes of the inputs of a request that is ended early:
@@ -58,9 +60,9 @@ class Scheduler:
     Args:
         planner: plans the requests and records their outcomes.
         sender: makes the attempts.
-        max_under_way: maximum number of requests under way, including those that wait for another attempt.
         clock: tells the time.
-        deadline: clock time at which the requests end; `None` for no deadline.
+        most: maximum number of requests under way, including those that wait for another attempt.
+        end: clock time at which the requests end; `None` for no deadline.
         progress: called after each request, until it raises an exception.
         cache: writes the answers to the cache after their rows are stored; `None` without a cache.
 
@@ -69,37 +71,25 @@ class Scheduler:
         progress_error: the error that ended the job because `progress` raised an exception, which is its cause; else `None`.
     """
 
-    def __init__(
-        self,
-        planner: RequestPlanner,
-        sender: Sender,
-        *,
-        max_under_way: int,
-        clock: Clock,
-        deadline: float | None,
-        progress: ProgressReporter | None = None,
-        cache: CallCache | None = None,
-    ) -> None:
-        self._planner = planner
-        self._sender = sender
-        self._most = max_under_way
-        self._clock = clock
-        self._deadline = deadline
-        self._progress = progress
-        self._cache = cache
-        # Dicts, which unlike sets keep their order, so that requests end in the same order in every simulation.
-        self._under_way: dict[Slot, None] = {}
-        self._helpers: dict[asyncio.Task[Any], None] = {}
-        self._group: asyncio.TaskGroup | None = None
-        self._is_running = False
-        self._timer: Timer | None = None
-        # When to cancel everything under way: at the deadline, or at the end of the grace period.
-        self._end = deadline
-        self._is_winding_down = False
-        self._unsent = 0
-        self.changes = asyncio.Event()
-        self._drained = asyncio.Event()
-        self.progress_error: EmbedError | None = None
+    _planner: RequestPlanner
+    _sender: Sender
+    _clock: Clock
+    _most: int
+    # When to cancel everything under way: at the deadline, or at the end of the grace period.
+    _end: float | None
+    _progress: ProgressReporter | None = None
+    _cache: CallCache | None = None
+    changes: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    progress_error: EmbedError | None = None
+    # Dicts, which unlike sets keep their order, so that requests end in the same order in every simulation.
+    _under_way: dict[Slot, None] = msgspec.field(default_factory=dict)
+    _helpers: dict[asyncio.Task[Any], None] = msgspec.field(default_factory=dict)
+    _drained: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    _group: asyncio.TaskGroup | None = None
+    _is_running: bool = False
+    _timer: Timer | None = None
+    _is_winding_down: bool = False
+    _unsent: int = 0
 
     def __repr__(self) -> str:
         return f"<Scheduler {len(self._under_way)}/{self._most} under way{', ending' if self._is_winding_down else ''}>"
@@ -110,8 +100,8 @@ class Scheduler:
         Without a group, requests are sent in place only.
         """
         self._group, self._is_running = group, True
-        if self._deadline is not None:
-            self._set_timer(self._deadline)
+        if self._end is not None:
+            self._set_timer(self._end)
 
     async def end(self, *, in_place: bool = False) -> None:
         """Send what is left, and wait until no request is under way.
@@ -124,16 +114,14 @@ class Scheduler:
             asyncio.CancelledError: the caller was cancelled; the group then cancels the tasks.
         """
         try:
+            if not in_place:
+                self.fill()
             while in_place and (slot := self._next_slot()) is not None:
                 try:
                     await slot.run(self._run_request(slot))
-                except BaseException:
-                    # The caller leaves, so that nothing may follow.
-                    self._is_running = False
-                    raise
                 finally:
+                    # This starts nothing, because the caller may be leaving.
                     self._ended(slot)
-            self.fill()
             await self.drained()
         finally:
             # From now on nothing is started, and the group cancels the tasks, not code outside.
@@ -165,13 +153,13 @@ class Scheduler:
         return task
 
     def fill(self) -> None:
-        """Start waiting for the permit of the next request, if there is one and `max_under_way` allows it."""
+        """Start waiting for the permit of the next request, if there is one and not too many are under way."""
         if self._group is not None and (slot := self._next_slot()) is not None:
             task = self._group.create_task(self._run_task(slot), name="embed")
-            task.add_done_callback(lambda _: self._ended(slot))
+            task.add_done_callback(lambda _: self._task_ended(slot))
 
     def _next_slot(self) -> Slot | None:
-        """A slot for the next request, if there is one and `max_under_way` allows it."""
+        """A slot for the next request, if there is one and not too many are under way."""
         # Only the newest may wait for a permit, because the next request is unknown until this one is cut.
         slots = self._under_way
         is_waiting = bool(slots) and next(reversed(slots)).request is None
@@ -372,10 +360,13 @@ class Scheduler:
             raise
         return await self._sender.attempt(request, permit, observation)
 
-    def _ended(self, slot: Slot) -> None:
-        """Handle the end of a request, whose task any code may have cancelled, even before it began."""
-        del self._under_way[slot]
+    def _task_ended(self, slot: Slot) -> None:
+        """Handle the end of a request's task, which any code may have cancelled, even before it began."""
+        self._ended(slot)
         self.fill()
+
+    def _ended(self, slot: Slot) -> None:
+        del self._under_way[slot]
         if not self._under_way:
             self._drained.set()
         self.changes.set()
@@ -401,7 +392,7 @@ class Scheduler:
         self.report()
         self._cancel_helpers()
         end = self._clock.time() + GRACE_SECONDS
-        self._set_timer(end if self._deadline is None else min(end, self._deadline))
+        self._set_timer(end if self._end is None else min(end, self._end))
 
     def _expire(self) -> None:
         """End the job at its deadline, or at the end of the grace period, with everything under way."""

@@ -488,8 +488,8 @@ class Service:
             is_single=len(texts) == 1,
             clock=self.clock,
         )
-        options: dict[str, Any] = {"clock": self.clock, "deadline": shared.deadline, "cache": self.cache}
-        self.single_calls.run(shared, results, Scheduler(planner, cast("Sender", self), max_under_way=4, **options))
+        scheduler = Scheduler(planner, cast("Sender", self), self.clock, 4, shared.deadline, None, self.cache)
+        self.single_calls.run(shared, results, scheduler)
 
     async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
         return await self.permit_for(request)

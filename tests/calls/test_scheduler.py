@@ -115,12 +115,19 @@ def planner_of(count: int, limits: RequestLimits, learned: Learned, clock: Clock
 
 
 def scheduler_of(
-    count: int, service: Service, clock: Clock, **options: Any
+    count: int,
+    service: Service,
+    clock: Clock,
+    *,
+    max_under_way: int = 3,
+    deadline: float | None = None,
+    progress: Reporter | None = None,
+    cache: Any = None,
+    learned: Learned | None = None,
 ) -> tuple[Scheduler, RequestPlanner, SeenOutcomes]:
-    learned = options.pop("learned", None) or Learned()
-    planner, outcomes = planner_of(count, RequestLimits(inputs=1, sequence_length=8), learned, clock)
-    options = {"max_under_way": 3, "deadline": None, **options}
-    return Scheduler(planner, cast("Sender", service), clock=clock, **options), planner, outcomes
+    planner, outcomes = planner_of(count, RequestLimits(inputs=1, sequence_length=8), learned or Learned(), clock)
+    scheduler = Scheduler(planner, cast("Sender", service), clock, max_under_way, deadline, progress, cache)
+    return scheduler, planner, outcomes
 
 
 @contextlib.asynccontextmanager
@@ -542,9 +549,7 @@ class PacedScheduler:
         self.learned = Learned()
         self.outcome_of = attempt
         self.planner, self.outcomes = planner_of(count, RequestLimits(4, sequence_length=8), self.learned, self.clock)
-        self.scheduler = Scheduler(
-            self.planner, cast("Sender", self), max_under_way=3, clock=self.clock, deadline=None, progress=self.progress
-        )
+        self.scheduler = Scheduler(self.planner, cast("Sender", self), self.clock, 3, None, self.progress)
 
     async def permit(self, request: PlannedRequest, observation: None = None) -> Permit:
         error = self.refuse(request)
