@@ -11,7 +11,7 @@ import weakref
 from concurrent.futures import CancelledError, Future, wait
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from pinecone_embed_async._errors import ClosedError
+from pinecone_embed_async._errors import ClosedError, ConfigurationError
 from pinecone_embed_async._foreign import until_done
 
 if TYPE_CHECKING:
@@ -27,14 +27,24 @@ async def in_thread(work: Callable[[], ResultT], executor: Executor | None = Non
     Args:
         work: the blocking function.
         executor: runs the work; `None` for the event loop's default executor.
+
+    Raises:
+        ConfigurationError: the executor cancelled the work.
     """
     context = contextvars.copy_context()
     return await result_of(asyncio.get_running_loop().run_in_executor(executor, context.run, work))
 
 
 async def result_of(future: asyncio.Future[ResultT]) -> ResultT:
-    """The result of a thread's work. A cancelled caller still waits for it, because a thread cannot be cancelled."""
+    """The result of a thread's work. A cancelled caller still waits for it, because a thread cannot be cancelled.
+
+    Raises:
+        ConfigurationError: the executor cancelled the work.
+    """
     await until_done(future)
+    if future.cancelled():
+        # A CancelledError would seem to be the caller's.
+        raise ConfigurationError("the executor must run what it is given, but cancelled it: keep it open while it is used")
     return future.result()
 
 

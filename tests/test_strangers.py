@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pinecone_embed_async import (
     ClosedError,
     ConfigurationError,
     DeadlineExceededError,
+    EmbedClient,
     EmbedError,
     MockResponse,
     MockTransport,
@@ -29,7 +31,7 @@ from pinecone_embed_async._foreign import (
     until_done,
 )
 from pinecone_embed_async.emulator import Emulator
-from tests.clients import QUICK, dense_client
+from tests.clients import E5, QUICK, dense_client
 from tests.clock import FakeClock, settle
 
 TEXTS = [f"document {number}" for number in range(12)]
@@ -561,6 +563,47 @@ async def test_a_transport_that_is_cancelled_has_not_answered(emulator: Emulator
     async with dense_client(emulator, transport=transport, **OPTIONS) as client, asyncio.timeout(10):
         with pytest.raises(TransportError, match="cancelled, but not by the client"):
             await client.embed(TEXTS)
+
+
+class Cancelling(Executor):
+    """An executor that cancels all that it is given, as one does that is shut down with `cancel_futures=True`."""
+
+    def submit(self, _: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.cancel()
+        future.set_running_or_notify_cancel()
+        return future
+
+
+async def first_batch(client: EmbedClient[Any]) -> None:
+    async with client.stream(iter(TEXTS), in_thread=True) as batches:
+        await anext(batches)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.embed(TEXTS[0]),
+        lambda client: client.embed(TEXTS),
+        lambda client: client.embed_one(TEXTS[0]),
+        first_batch,
+        lambda client: client.list_models(),
+    ],
+    ids=["embed of one text", "embed", "embed_one", "stream", "list_models"],
+)
+async def test_an_executor_that_cancels_its_work_cancels_no_call(
+    emulator: Emulator, call: Callable[[EmbedClient[Any]], Any]
+) -> None:
+    # Before the first connection, an executor reads the certificate authorities.
+    client: EmbedClient[Any] = EmbedClient(
+        E5, api_key=emulator.api_key, base_url=emulator.url.replace("http:", "https:"), executor=Cancelling(), **OPTIONS
+    )
+    task = asyncio.current_task()
+    assert task is not None
+    with pytest.raises(ConfigurationError, match="the executor must run what it is given, but cancelled it"):
+        await call(client)
+    assert task.cancelling() == 0
+    await client.aclose()
 
 
 async def test_whoever_waits_for_work_to_end_is_cancelled_only_then_however_often() -> None:
