@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future
 from typing import Any
 
 import pytest
@@ -33,6 +32,7 @@ from pinecone_embed_async._foreign import (
 from pinecone_embed_async.emulator import Emulator
 from tests.clients import E5, QUICK, dense_client
 from tests.clock import FakeClock, settle
+from tests.executors import CancellingExecutor
 
 TEXTS = [f"document {number}" for number in range(12)]
 OPTIONS: dict[str, Any] = {"retry": QUICK, "max_batch_size": 2, "parameters": {"input_type": "passage"}}
@@ -565,16 +565,6 @@ async def test_a_transport_that_is_cancelled_has_not_answered(emulator: Emulator
             await client.embed(TEXTS)
 
 
-class Cancelling(Executor):
-    """An executor that cancels all that it is given, as one does that is shut down with `cancel_futures=True`."""
-
-    def submit(self, _: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.cancel()
-        future.set_running_or_notify_cancel()
-        return future
-
-
 async def first_batch(client: EmbedClient[Any]) -> None:
     async with client.stream(iter(TEXTS), in_thread=True) as batches:
         await anext(batches)
@@ -596,7 +586,7 @@ async def test_an_executor_that_cancels_its_work_cancels_no_call(
 ) -> None:
     # Before the first connection, an executor reads the certificate authorities.
     client: EmbedClient[Any] = EmbedClient(
-        E5, api_key=emulator.api_key, base_url=emulator.url.replace("http:", "https:"), executor=Cancelling(), **OPTIONS
+        E5, api_key=emulator.api_key, base_url=emulator.url.replace("http:", "https:"), executor=CancellingExecutor(), **OPTIONS
     )
     task = asyncio.current_task()
     assert task is not None

@@ -81,7 +81,7 @@ class DecodeThread:
             with contextlib.suppress(Exception):
                 await result_of(future)
             raise
-        future.result()
+        await result_of(future)
 
     async def aclose(self) -> None:
         """End the thread after its current step."""

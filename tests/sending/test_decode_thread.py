@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pinecone_embed_async import DenseEmbeddings, EmbedClient, MockResponse, MockTransport
+from pinecone_embed_async import DenseEmbeddings, EmbedClient, EmbedError, MockResponse, MockTransport
 from pinecone_embed_async._sending.decode_gate import DecodeThread
 from pinecone_embed_async._wire import StreamingDecoder, choose_decoder
 from pinecone_embed_async._wire.rows import ODD, READ, TOO_LONG
 from tests.clock import settle
+from tests.executors import CancellingExecutor
 from tests.wire.reading import NEEDS_NATIVE, RowsOf
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,13 @@ async def test_the_executor_of_a_client_decodes_its_big_answers() -> None:
             assert (await client.embed(TEXTS)).vectors.tobytes() == ROWS.tobytes()
             assert decoding_threads() == []
         assert executor.count > 0
+
+
+@NEEDS_NATIVE
+async def test_an_executor_that_cancels_a_decoding_is_named() -> None:
+    async with client_of(BODY, executor=CancellingExecutor()) as client:
+        with pytest.raises(EmbedError, match="the executor must run what it is given, but cancelled it"):
+            await client.embed(TEXTS)
 
 
 def begun() -> tuple[StreamingDecoder, NDArray[np.float32]]:
