@@ -585,9 +585,8 @@ async def test_an_executor_that_cancels_its_work_cancels_no_call(
     emulator: Emulator, call: Callable[[EmbedClient[Any]], Any]
 ) -> None:
     # Before the first connection, an executor reads the certificate authorities.
-    client: EmbedClient[Any] = EmbedClient(
-        E5, api_key=emulator.api_key, base_url=emulator.url.replace("http:", "https:"), executor=CancellingExecutor(), **OPTIONS
-    )
+    address, executor = emulator.url.replace("http:", "https:"), CancellingExecutor()
+    client: EmbedClient[Any] = EmbedClient(E5, api_key="key", base_url=address, executor=executor, **OPTIONS)
     task = asyncio.current_task()
     assert task is not None
     with pytest.raises(ConfigurationError, match="the executor must run what it is given, but cancelled it"):
