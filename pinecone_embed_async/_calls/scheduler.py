@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -20,16 +20,12 @@ from pinecone_embed_async._errors import (
 from pinecone_embed_async._log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from pinecone_embed_async._cache import CallCache
     from pinecone_embed_async._clock import Clock, Timer
     from pinecone_embed_async._planning import PlannedRequest, RequestPlanner
     from pinecone_embed_async._rate_limit import Permit
     from pinecone_embed_async._sending import Sender
     from pinecone_embed_async._telemetry import RequestObservation
-
-ResultT = TypeVar("ResultT")
 
 GRACE_SECONDS = 5.0
 """How long requests in flight may take after an error has ended the job: long enough for nearly every answer, short enough
@@ -143,14 +139,10 @@ class Scheduler(msgspec.Struct, eq=False):
         requests = (slot.request for slot in self._under_way if slot.request is not None and not slot.request.is_probe)
         return next((request for request in requests if position in request.positions), None)
 
-    def start(self, work: Coroutine[Any, Any, ResultT], name: str) -> asyncio.Task[ResultT]:
-        """Start a helper task, which is cancelled once the job has ended; call this only between `begin` and `end`."""
-        if self._group is None:
-            raise RuntimeError("a helper task needs a group: pass one to `begin`")
-        task = self._group.create_task(work, name=name)
-        self._helpers[task] = None
-        task.add_done_callback(self._helpers.pop)
-        return task
+    def adopt(self, helper: asyncio.Task[Any]) -> None:
+        """Cancel a task of the group, which finds inputs for this scheduler, once the job has ended."""
+        self._helpers[helper] = None
+        helper.add_done_callback(self._helpers.pop)
 
     def fill(self) -> None:
         """Start waiting for the permit of the next request, if there is one and not too many are under way."""

@@ -99,9 +99,13 @@ class EmbeddingStream(Generic[ItemT, EmbeddingsT]):
         block_error: BaseException | None = None
         async with asyncio.TaskGroup() as group:
             scheduler.begin(group)
-            scheduler.start(reader.read(), "read").add_done_callback(lambda _: reader.ended())
             name = "take over batches" if self._cache is None else "look up batches"
-            scheduler.start(self._feed(), name).add_done_callback(self._feed_ended)
+            reading = group.create_task(reader.read(), name="read")
+            scheduler.adopt(reading)
+            reading.add_done_callback(lambda _: reader.ended())
+            feeding = group.create_task(self._feed(), name=name)
+            scheduler.adopt(feeding)
+            feeding.add_done_callback(self._feed_ended)
             try:
                 yield
             except BaseException as error:  # noqa: BLE001 - raised again unchanged once the tasks are done

@@ -1,6 +1,6 @@
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -137,6 +137,12 @@ async def running(scheduler: Scheduler) -> AsyncIterator[None]:
         scheduler.fill()
         yield
         await scheduler.end()
+
+
+def adopted(scheduler: Scheduler, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    task = asyncio.create_task(work)
+    scheduler.adopt(task)
+    return task
 
 
 async def finish(scheduler: Scheduler) -> None:
@@ -801,7 +807,7 @@ async def test_a_request_that_comes_too_late_ends_the_job_unless_inputs_are_bein
     scheduler, planner, outcomes = scheduler_of(3, service, clock, **options)
     async with running(scheduler):
         if is_helped:
-            scheduler.start(asyncio.Event().wait(), "read")
+            adopted(scheduler, asyncio.Event().wait())
     assert planner.job_error is late
     assert str(outcomes) == "..."
 
@@ -816,7 +822,7 @@ async def test_a_request_that_comes_too_late_after_all_inputs_were_looked_up_end
     service.permit_for = refuse
     scheduler, planner, outcomes = scheduler_of(3, service, clock, cache=object())
     async with running(scheduler):
-        await scheduler.start(asyncio.sleep(0), "look up")
+        await adopted(scheduler, asyncio.sleep(0))
         await settle()
         are_looked_up.set()
     assert planner.job_error is late
@@ -835,7 +841,7 @@ async def test_many_requests_that_get_no_permit_fail_without_waiting_or_blocking
     # A stream that looks inputs up in its cache goes on after the first that comes too late.
     scheduler, _, outcomes = scheduler_of(100, service, clock, cache=object())
     async with running(scheduler):
-        looking_up = scheduler.start(asyncio.Event().wait(), "look up")
+        looking_up = adopted(scheduler, asyncio.Event().wait())
         await settle()
         assert 0 < outcomes.failed_count < 100
         for _ in range(10):
