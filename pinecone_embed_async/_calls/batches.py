@@ -89,18 +89,18 @@ class PendingBatch(ResultBuilder):
     def embedded(self, request: PlannedRequest) -> None:
         """Store the rows of an answered request."""
         super().embedded(request)
-        self._batches.count(embedded=len(request.texts))
+        self._batches.embedded_count += len(request.texts)
 
     def fail(self, rows: Sequence[int], error: EmbedError) -> None:
         """Record the failure of the items of these rows."""
         super().fail(rows, error)
-        self._batches.count(failed=len(rows))
+        self._batches.failed_count += len(rows)
 
     def found(self, found: Found, rows: NDArray[np.intp]) -> None:
         """Add vectors found in the cache for the items of these rows."""
         super().found(found, rows)
         self._batches.cached_count += len(rows)
-        self._batches.count(embedded=len(rows))
+        self._batches.embedded_count += len(rows)
 
 
 class StreamBatches:
@@ -139,11 +139,6 @@ class StreamBatches:
     def __len__(self) -> int:
         """Number of batches that were read but not delivered."""
         return len(self._batches)
-
-    def count(self, *, embedded: int = 0, failed: int = 0) -> None:
-        """Count items that have been embedded or have failed."""
-        self.embedded_count += embedded
-        self.failed_count += failed
 
     def add(self, packed: PackedTexts, items: list[Any]) -> None:
         """Add a batch to send as one request."""

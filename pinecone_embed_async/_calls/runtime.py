@@ -171,15 +171,16 @@ class Runtime:
         """
         usual, (values, *short) = self._usual, given
         named = {} if values is None else values
+        key: tuple[Any, ...] | None = None
         # Only types whose equal values are encoded equally, which True and 1 are not.
-        is_usual = type(named) is dict and {*map(type, named), *map(type, named.values()), *map(type, short)} <= _PLAIN
-        key = (*named.items(), *short) if is_usual else ()
-        if is_usual and key in usual:
-            return usual[key]
+        if type(named) is dict and _PLAIN.issuperset(map(type, (*named, *named.values(), *short))):
+            key = (*named.items(), *short)
+            if key in usual:
+                return usual[key]
         is_final = self.discovery.is_done
         known = self.discovery.model or _models.KNOWN_MODELS.get(self.options.model)
         checked = check_parameters(self.options, known, self.learned, given, is_final=is_final)
-        if is_usual and is_final and len(usual) < MOST_REMEMBERED:
+        if key is not None and is_final and len(usual) < MOST_REMEMBERED:
             usual[key] = checked
         return checked
 
@@ -317,20 +318,17 @@ class Runtime:
 _NO_CONTEXT = contextlib.nullcontext()
 
 
-class _Registered(contextlib.AbstractContextManager[None]):
+class _Registered(msgspec.Struct, eq=False):
     """Registers work while its block runs. A class, because a generator would take twice as long."""
 
-    def __init__(
-        self, at_work: dict[Scheduler | asyncio.Timeout, asyncio.AbstractEventLoop], work: Scheduler | asyncio.Timeout
-    ) -> None:
-        self._at_work = at_work
-        self._work = work
+    at_work: dict[Scheduler | asyncio.Timeout, asyncio.AbstractEventLoop]
+    work: Scheduler | asyncio.Timeout
 
     def __enter__(self) -> None:
-        self._at_work[self._work] = asyncio.get_running_loop()
+        self.at_work[self.work] = asyncio.get_running_loop()
 
     def __exit__(self, *_: object) -> None:
-        del self._at_work[self._work]
+        del self.at_work[self.work]
 
 
 @dataclass(slots=True, repr=False, eq=False)

@@ -48,7 +48,6 @@ class ProgressBar:
             )
         self._library = installed[0]
         self._place = _place()
-        self._latest = Progress(0, 0, None, 0, 0, 0)
 
     def __repr__(self) -> str:
         return f"<ProgressBar {self._library}, {self._place or 'nowhere'}>"
