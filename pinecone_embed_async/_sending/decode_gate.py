@@ -7,6 +7,7 @@ import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from pinecone_embed_async._foreign import until_done
 from pinecone_embed_async._threads import in_thread, result_of
 
 if TYPE_CHECKING:
@@ -78,8 +79,7 @@ class DecodeThread:
             decoder.stop()
             # Ends it at once if it has not begun, because all threads of a caller's executor may be busy.
             work.cancel()
-            with contextlib.suppress(Exception):
-                await result_of(future)
+            await until_done(future)
             raise
         await result_of(future)
 
