@@ -236,16 +236,15 @@ class _Access:
                     Path(f"{self._path}{suffix}").unlink(missing_ok=True)
             self._file = _sqlite.identity(self._path)
             # A cached statement would keep its vectors in memory.
-            connection = _sqlite.connect(self._path, LOCK_SECONDS, cached_statements=0)
+            self.connection = _sqlite.connect(self._path, LOCK_SECONDS, cached_statements=0)
             try:
                 # A power failure can then lose only whole transactions, whose vectors are requested again.
-                connection.execute("PRAGMA synchronous = NORMAL")
-                _sqlite.prepare(connection, self._path, KIND)
+                self.connection.execute("PRAGMA synchronous = NORMAL")
+                _sqlite.prepare(self.connection, self._path, KIND)
             except BaseException:
-                connection.close()
+                self.close()
                 raise
-        self.connection = connection
-        return connection
+        return self.connection
 
     def _set_aside(self, problem: str) -> None:
         """Rename a corrupted file, unless another thread or process has already done so."""
