@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import types
 from array import array
 from collections.abc import AsyncIterable
 from dataclasses import dataclass
@@ -198,12 +199,8 @@ class _Call(CallObserver):
         self._runtime.check_open()
 
 
-async def _run_in_slices(steps: Generator[None, None, StepsT]) -> StepsT:
+@types.coroutine
+def _run_in_slices(steps: Generator[None, None, StepsT]) -> Generator[None, None, StepsT]:
     """Run a generator, one step per event loop iteration, and return its result."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: StepsT = end.value
-            return result
-        await asyncio.sleep(0)
+    # A bare `yield` reaches the event loop as it does from `asyncio.sleep(0)`.
+    return (yield from steps)
