@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._calls.coalescer import SharedRequest
     from pinecone_embed_async._calls.runtime import Runtime
+    from pinecone_embed_async._calls.single_calls import SingleCalls
     from pinecone_embed_async._errors import DeadlineExceededError
     from pinecone_embed_async._inputs import Input
     from pinecone_embed_async._options import CallOptions
@@ -42,7 +43,7 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
         del text
     if problem is not None:
         raise problem
-    call = _SingleCall(runtime, options)
+    call = _SingleCall(runtime, options, runtime.single_calls())
     with runtime.observing(call, "embed_one", options.parameters, 1):
         waiter.call = call.subject
         vector = await call.look_up(waiter)
@@ -59,6 +60,7 @@ class _SingleCall:
 
     _runtime: Runtime
     _options: CallOptions
+    _single_calls: SingleCalls
     subject: ObservedCall | None = None
     _is_cached: bool = False
 
@@ -76,7 +78,7 @@ class _SingleCall:
         cache = self._options.parameters.cache
         if cache is None:
             return None
-        with self._runtime.single_calls().coalescer.expect(self._key):
+        with self._single_calls.coalescer.expect(self._key):
             try:
                 async with self._runtime.interruptible(self._options.deadline):
                     value = await cache.look_up_one(waiter.text)
@@ -103,16 +105,16 @@ class _SingleCall:
             late = engine.gate.too_late(engine.key(parameters.values), certain, waiter.deadline)
             if late is not None:
                 raise late
-        return await self._runtime.single_calls().call(waiter, self._key, limits, self)
+        return await self._single_calls.call(waiter, self._key, limits, self)
 
     def start(self, shared: SharedRequest) -> None:
         """Start a shared request with the options of this call."""
         runtime, options, texts = self._runtime, self._options, list(shared.waiters)
-        single_calls, dimension = runtime.single_calls(), Dimension(options.parameters.dimension)
-        results = SingleResults(shared, dimension, runtime.engine.counters, single_calls.coalescer)
+        dimension = Dimension(options.parameters.dimension)
+        results = SingleResults(shared, dimension, runtime.engine.counters, self._single_calls.coalescer)
         pending = PendingTexts(texts, options.parameters.limits, results)
         scheduler = runtime.scheduler(pending, options, results, shared.deadline, is_single=len(texts) == 1)
-        single_calls.run(shared, results, scheduler)
+        self._single_calls.run(shared, results, scheduler)
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """See `Sender.out_of_time`."""
