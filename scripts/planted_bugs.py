@@ -96,14 +96,14 @@ BUGS = (
     _bug(
         "a window that counts as too short",
         "_rate_limit/window.py",
-        "        end, last = now + self.length, self._last\n",
-        "        end, last = now + 0.95 * self.length, self._last\n",
+        "        ends[-1] = now + self.length\n",
+        "        ends[-1] = now + 0.95 * self.length\n",
     ),
     _bug(
         "a window's oldest entry released too late",
         "_rate_limit/window.py",
-        "        while log and log[0].end <= now:\n",
-        "        while len(log) > 1 and log[0].end <= now:\n",
+        "        return bisect_right(self._ends, now, 1)\n",
+        "        return min(bisect_right(self._ends, now, 1), max(1, len(self._ends) - 1))\n",
     ),
     _bug(
         "a cancelled waiter left in the queue",

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._rate_limit.quota import PlanName, Quota, TokenStatistics
 
-STATE_VERSION = 10
+STATE_VERSION = 11
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
 
 VERSION = f"{__version__}, state {STATE_VERSION}"
@@ -108,8 +108,7 @@ class QuotaFile:
 
     def statistics(self) -> tuple[TokenStatistics, ...]:
         """Limits and usage of each model and input type, as of now."""
-        # From a copy, because `statistics` drops expired entries, and the next step may have an earlier time.
-        return tuple(QuotaLedger.load(self.ledger.dump()).limiter.statistics(boot_time()))
+        return tuple(self.ledger.limiter.statistics(boot_time()))
 
     def step(self, entries: Sequence[Entry]) -> StepResult:
         """Append a step with these entries to the ledger. Without entries, only if the step would have an effect.

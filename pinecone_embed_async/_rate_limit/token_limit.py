@@ -82,7 +82,6 @@ class TokenLimit:
 
     def __init__(self, length: float, given: int | None) -> None:
         self.window = Window(length)
-        self._short_window = Window(length / SMOOTHING)
         self.given: float = math.inf if given is None else given
         self._named, self.known = math.inf, self.given
         self._found = AdaptiveLimit(length)
@@ -184,10 +183,10 @@ class TokenLimit:
             part_at = whole_at
         if part_at > now:
             return 0, part_at if self._found.exists else min(part_at, self._probe.next)
-        free = min(limit - self.used(now), short_limit - (self._short_window.used(now) + self.reserved))
+        free = min(limit - self.used(now), short_limit - self.window.used(now, 1 / SMOOTHING) - self.reserved)
         if forecast is not None:
-            free = max(smallest, free - self.window.kept(forecast, now))
-        return int(free), now
+            free -= self.window.kept(forecast, now)
+        return int(max(smallest, free)), now
 
     def reserve(self, tokens: int, now: float) -> bool:
         """Count a request that is being sent; return whether it probes the limit."""
@@ -311,12 +310,11 @@ class TokenLimit:
             # A rejected request keeps its time slot: the next one needs about as many tokens, which must refill first.
             self._adjust_pace(tokens - permit.tokens)
             self.window.add(tokens, now)
-            self._short_window.add(tokens, now)
 
     def _fits_at(self, tokens: int, limit: float, short_limit: float, now: float, forecast: Forecast | None) -> float:
         """The time at which `tokens` more fit the limits; infinite if only a response can free tokens."""
         tokens += self.reserved
-        short_at = self._short_window.fits_at(tokens, short_limit, now)
+        short_at = self.window.fits_at(tokens, short_limit, now, 1 / SMOOTHING)
         if forecast is None:
             return max(short_at, self.window.fits_at(tokens, limit, now))
         return max(short_at, self.window.fits_beside_at(tokens, limit, forecast, now))

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
-import msgspec
-
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from pinecone_embed_async._rate_limit.forecast import Forecast
 
 RESOLUTION = 1024
 """Approximate maximum number of entries of a window: amounts added within a 1024th of a window form one entry, which
 expires with its latest amount. This bounds memory, and nothing expires too early."""
 
-MARKS = 64
-"""Approximate number of parts of a window; the forecast is checked at the start of each part. Hardly any demand is expected
-in such a short time, and checking stays cheap regardless of the number of requests."""
+PARTS = 64
+"""Number of parts of a window; the forecast is checked at the start of each part. Hardly any demand is expected in
+such a short time, and checking stays cheap regardless of the number of requests."""
 
 CLOSE = 1e-9
 """Fraction of a window within which two times count as equal: too short for any expected tokens, and far more than rounding
 errors."""
-
-
-class _Entry(msgspec.Struct):
-    start: float
-    end: float
-    # All that was counted up to here.
-    total: int
 
 
 class Window:
@@ -49,57 +42,48 @@ class Window:
 
     def __init__(self, length: float) -> None:
         self.length = length
-        self._log: deque[_Entry] = deque()
-        # The latest entry, even if it counts no more.
-        self._last = _Entry(-math.inf, -math.inf, 0)
-        # For each part, the end of its first entry and the total before it.
-        self._marks: deque[tuple[float, int]] = deque()
-        # The latest end of them, even if it is past.
-        self._marked = -math.inf
-        # How much of all that was ever counted counts no more.
-        self._freed = 0
+        # When each entry stops counting, and all that was counted up to it. The first counts no more.
+        self._ends, self._totals = [-math.inf], [0]
+        # When the last entry was begun.
+        self._begun = -math.inf
 
     def add(self, amount: int, now: float) -> None:
         """Count `amount`, which is at least 1, until `length` seconds from now."""
-        end, last = now + self.length, self._last
-        if end - self._marked >= self.length / MARKS:
-            self._marks_after(now).append((end, last.total))
-            self._marked = end
-        if now - last.start >= self.length / RESOLUTION:
-            # Entries that count no more are dropped, which bounds their number.
-            self.used(now)
-            last = self._last = _Entry(now, end, last.total)
-            self._log.append(last)
-        last.end = end
-        last.total += amount
+        ends, totals = self._ends, self._totals
+        if now - self._begun >= self.length / RESOLUTION:
+            # This bounds the number of entries.
+            over = self._oldest(now) - 1
+            del ends[:over], totals[:over]
+            ends.append(now)
+            totals.append(totals[-1])
+            self._begun = now
+        ends[-1] = now + self.length
+        totals[-1] += amount
 
-    def used(self, now: float) -> int:
-        """The sum that counts now."""
-        log = self._log
-        while log and log[0].end <= now:
-            self._freed = log.popleft().total
-        return self._last.total - self._freed
+    def used(self, now: float, part: float = 1.0) -> int:
+        """The sum of what counts now, or only of what was added in the last `part` of a window."""
+        return self._totals[-1] - self._totals[self._oldest(now + (1 - part) * self.length) - 1]
 
     def next_release(self, now: float) -> float:
         """The time at which the oldest amount stops counting; infinite if there is none."""
-        return self._log[0].end if self.used(now) else math.inf
+        return self._ends[self._oldest(now)] if self.used(now) else math.inf
 
-    def fits_at(self, amount: int, limit: float, now: float) -> float:
-        """The time at which `amount` more fits `limit`: `now` if it does, infinite if it never does."""
-        over = self.used(now) + amount - limit
-        if over <= 0:
+    def fits_at(self, amount: int, limit: float, now: float, part: float = 1.0) -> float:
+        """The time at which `amount` more fits `limit`: `now` if it does, infinite if it never does.
+
+        With `part`, as if each amount counted for that part of a window.
+        """
+        if self.used(now, part) + amount <= limit:
             return now
-        for entry in self._log:
-            if entry.total - self._freed >= over:
-                return entry.end
-        return math.inf
+        place = bisect_left(self._totals, self._totals[-1] + amount - limit)
+        return max(now, self._ends[place] - (1 - part) * self.length) if place < len(self._ends) else math.inf
 
     def kept(self, forecast: Forecast, now: float) -> float:
         """The amount to keep free now so that the forecast demand fits when it comes, given what comes free by then."""
-        most_of_all = forecast.within(self.length)
-        most = max(0.0, most_of_all - self.used(now))
-        for end, before in self._marks_after(now):
-            freed = before - self._freed
+        most_of_all, used = forecast.within(self.length), self.used(now)
+        most = max(0.0, most_of_all - used)
+        for end, left in self._left(now):
+            freed = used - left
             if most_of_all - freed <= most:
                 break
             most = max(most, forecast.within(end - now) - freed)
@@ -108,20 +92,29 @@ class Window:
     def fits_beside_at(self, amount: int, limit: float, forecast: Forecast, now: float) -> float:
         """The time at which `amount` more fits `limit` beside the forecast; infinite if it never does."""
         when = fits = self.fits_at(amount, limit, now)
-        left = limit - self.used(now) - amount
         most_of_all = forecast.within(self.length)
         if math.isinf(fits) or limit - amount < most_of_all:
             return math.inf
-        for end, before in self._marks_after(now):
-            # The amount left until then is enough for this long.
-            left_by_then = left + before - self._freed
-            if left_by_then >= most_of_all:
+        for end, left in self._left(now):
+            # What is free until then is enough for this long.
+            free = limit - amount - left
+            if free >= most_of_all:
                 break
-            when = max(when, end - forecast.lasts(left_by_then))
+            when = max(when, end - forecast.lasts(free))
         # Within rounding errors, use the exact time, because the duration of a forecast is not exact.
         return when if when - now > self.length * CLOSE else fits
 
-    def _marks_after(self, now: float) -> deque[tuple[float, int]]:
-        while self._marks and self._marks[0][0] <= now:
-            self._marks.popleft()
-        return self._marks
+    def _oldest(self, now: float) -> int:
+        """The place of the oldest entry that counts now."""
+        return bisect_right(self._ends, now, 1)
+
+    def _left(self, now: float) -> Iterator[tuple[float, int]]:
+        """For each part of the window, when its first entry stops counting, and the sum that counts until then."""
+        # Parts begin at fixed times, so that what is found does not change while nothing is counted.
+        part, place, at = self.length / PARTS, 0, now
+        while True:
+            place = bisect_right(self._ends, (at // part + 1) * part, place + 1)
+            if place == len(self._ends):
+                return
+            at = self._ends[place]
+            yield at, self._totals[-1] - self._totals[place - 1]

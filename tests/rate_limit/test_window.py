@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pinecone_embed_async._rate_limit.window import MARKS, RESOLUTION, Window
+from pinecone_embed_async._rate_limit.window import PARTS, RESOLUTION, Window
 from tests.rate_limit.world import Count
 
 WINDOW = 10.0
@@ -67,7 +67,7 @@ def test_amounts_in_one_entry_expire_with_the_latest() -> None:
     window = Window(WINDOW)
     for now in (1.0, 1.0 + WINDOW / RESOLUTION / 2):
         window.add(5, now)
-    assert len(window._log) == 1
+    assert len(window._ends) == 1 + 1
     assert window.used(1.0 + WINDOW) == 10
     assert window.used(1.0 + WINDOW + WINDOW / RESOLUTION / 2) == 0
 
@@ -95,6 +95,27 @@ def test_memory_is_bounded(per_step: int) -> None:
     for step in range(3 * RESOLUTION):
         for _ in range(per_step):
             window.add(1, step * WINDOW / RESOLUTION / per_step)
-    assert len(window._log) <= RESOLUTION + 2
-    assert len(window._marks) <= MARKS + 2
+    assert len(window._ends) == len(window._totals) <= RESOLUTION + 2
+    assert len([*window._left(window._begun)]) <= PARTS
     assert window.used(math.inf) == 0
+
+
+@given(REQUESTS, st.integers(1, 60), st.floats(60, 120), st.sampled_from([0.25, 0.5]))
+def test_a_part_of_a_window_counts_like_a_shorter_one(
+    requests: list[tuple[float, float, float, int]], amount: int, limit: float, part: float
+) -> None:
+    window, shorter, now = Window(WINDOW), Window(part * WINDOW), 0.0
+    for pause, _, _, size in requests:
+        # Further apart than what one entry holds, and in steps that floats hold exactly.
+        now += 1 / 64 + int(64 * pause) / 64
+        window.add(size, now)
+        shorter.add(size, now)
+        assert window.used(now, part) == shorter.used(now)
+        assert window.fits_at(amount, limit, now, part) == shorter.fits_at(amount, limit, now)
+
+
+def test_looking_ahead_changes_nothing() -> None:
+    window = Window(WINDOW)
+    window.add(5, 1.0)
+    assert window.used(1.0 + WINDOW) == 0
+    assert window.used(1.0) == 5
