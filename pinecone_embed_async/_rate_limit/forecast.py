@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import msgspec
+
+from pinecone_embed_async._rate_limit.window import Window
 
 DEVIATIONS = 4.0
 """Tokens are kept for the interactive demand of the last window plus this many standard deviations, because demand varies
@@ -18,7 +19,7 @@ KEPT_AT_MOST = 0.5
 ageing."""
 
 RESOLUTION = 64
-"""Number of parts of a window; demand is summed per part."""
+"""Approximate number of parts of a window in which demand is summed."""
 
 
 class Forecast(msgspec.Struct, frozen=True):
@@ -57,66 +58,43 @@ class Forecast(msgspec.Struct, frozen=True):
         return max(root**2, (left - self.surplus) / self.rate)
 
 
-class _Part(msgspec.Struct):
-    start: float
-    end: float
-    tokens: int
-    squares: int
-
-
-class Demand(msgspec.Struct):
+class Demand:
     """Demand of interactive calls in the last window.
 
     Calls are modelled as a Poisson process, in which the variance of the sum is the sum of the squares.
 
-    Attributes:
+    Args:
         length: length of the window in seconds.
+
+    Attributes:
         waiting: tokens of waiting requests. One that is withdrawn waits no more, though its demand still counts.
     """
 
-    length: float
-    waiting: int = 0
-    _parts: deque[_Part] = msgspec.field(default_factory=deque)
-    _tokens: int = 0
-    _squares: int = 0
+    def __init__(self, length: float) -> None:
+        self.waiting = 0
+        self._tokens, self._squares = Window(length, RESOLUTION), Window(length, RESOLUTION)
 
     def asked(self, tokens: int, now: float) -> None:
         """Record that a request asks for a permit."""
-        self._drop(now)
-        if not self._parts or now - self._parts[-1].start >= self.length / RESOLUTION:
-            self._parts.append(_Part(now, now, 0, 0))
-        self._parts[-1].end = now + self.length
-        self._count(tokens, tokens**2)
+        self._tokens.add(tokens, now)
+        self._squares.add(tokens**2, now)
 
     def cut(self, wanted: int, tokens: int) -> None:
         """Record that a request is sent, perhaps with fewer tokens; those that were cut off are requested again."""
-        if tokens < wanted and self._parts:
-            self._count(tokens - wanted, tokens**2 - wanted**2)
+        self._tokens.correct(tokens - wanted)
+        self._squares.correct(tokens**2 - wanted**2)
 
     def forecast(self, limit: float, now: float) -> Forecast | None:
         """The forecast of demand on a limit; `None` if none is expected."""
-        self._drop(now)
-        tokens = max(0, self._tokens)
+        tokens = max(0, self._tokens.used(now))
         if not tokens and not self.waiting:
             return None
+        length = self._tokens.length
         # Both at least one, because they are divisors.
-        spread = DEVIATIONS * math.sqrt(max(1, self._squares) / self.length)
-        over_at = math.inf if self.waiting else self._parts[-1].end
-        return Forecast(self.waiting, max(1, tokens) / self.length, spread, tokens, KEPT_AT_MOST * limit, over_at)
+        spread = DEVIATIONS * math.sqrt(max(1, self._squares.used(now)) / length)
+        over_at = math.inf if self.waiting else self._tokens.over_at
+        return Forecast(self.waiting, max(1, tokens) / length, spread, tokens, KEPT_AT_MOST * limit, over_at)
 
     def is_over_share(self, limit: float, now: float) -> bool:
         """Whether interactive calls ask for more than may be kept for them."""
-        self._drop(now)
-        return self.waiting + self._tokens > KEPT_AT_MOST * limit
-
-    def _count(self, tokens: int, squares: int) -> None:
-        self._parts[-1].tokens += tokens
-        self._parts[-1].squares += squares
-        self._tokens += tokens
-        self._squares += squares
-
-    def _drop(self, now: float) -> None:
-        while self._parts and self._parts[0].end <= now:
-            part = self._parts.popleft()
-            self._tokens -= part.tokens
-            self._squares -= part.squares
+        return self.waiting + self._tokens.used(now) > KEPT_AT_MOST * limit

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.forecast import Forecast
 
 RESOLUTION = 1024
-"""Approximate maximum number of entries of a window: amounts added within a 1024th of a window form one entry, which
-expires with its latest amount. This bounds memory, and nothing expires too early."""
+"""Default of the resolution of a window."""
 
 PARTS = 64
 """Number of parts of a window; the forecast is checked at the start of each part. Hardly any demand is expected in
@@ -35,13 +34,16 @@ class Window:
 
     Args:
         length: length in seconds.
+        resolution: approximate maximum number of entries: amounts added within such a fraction of the length form one entry,
+            which expires with its latest amount. This bounds memory, and nothing expires too early.
 
     Attributes:
         length: length in seconds.
     """
 
-    def __init__(self, length: float) -> None:
+    def __init__(self, length: float, resolution: int = RESOLUTION) -> None:
         self.length = length
+        self._step = length / resolution
         # When each entry stops counting, and all that was counted up to it. The first counts no more.
         self._ends, self._totals = [-math.inf], [0]
         # When the last entry was begun.
@@ -50,7 +52,7 @@ class Window:
     def add(self, amount: int, now: float) -> None:
         """Count `amount`, which is at least 1, until `length` seconds from now."""
         ends, totals = self._ends, self._totals
-        if now - self._begun >= self.length / RESOLUTION:
+        if now - self._begun >= self._step:
             # This bounds the number of entries.
             over = self._oldest(now) - 1
             del ends[:over], totals[:over]
@@ -59,6 +61,15 @@ class Window:
             self._begun = now
         ends[-1] = now + self.length
         totals[-1] += amount
+
+    def correct(self, change: int) -> None:
+        """Change the amounts added last, unless they count no more."""
+        self._totals[-1] += change
+
+    @property
+    def over_at(self) -> float:
+        """When the latest amount stops counting, or stopped."""
+        return self._ends[-1]
 
     def used(self, now: float, part: float = 1.0) -> int:
         """The sum of what counts now, or only of what was added in the last `part` of a window."""

@@ -119,3 +119,15 @@ def test_looking_ahead_changes_nothing() -> None:
     window.add(5, 1.0)
     assert window.used(1.0 + WINDOW) == 0
     assert window.used(1.0) == 5
+
+
+def test_a_correction_changes_what_was_added_last_as_long_as_it_counts() -> None:
+    window = Window(WINDOW)
+    window.add(5, 0.0)
+    window.add(7, 1.0)
+    window.correct(-3)
+    assert (window.used(1.0), window.used(WINDOW)) == (9, 4)
+    assert window.over_at == 1.0 + WINDOW
+    assert window.used(1.0 + WINDOW) == 0
+    window.correct(-3)
+    assert window.used(1.0 + WINDOW) == 0
