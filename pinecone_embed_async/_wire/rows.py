@@ -107,14 +107,11 @@ class RowReader:
         while position < end and (self.kept or position < stop):
             if not self.kept:
                 found = -1 if self.row == self._count else piece.find(b"[", position)
-                if found < 0 or not self._is_in_data:
-                    after = found + 1 or end
-                    self.rest += piece[position:after]
-                    self._is_in_data |= found >= 0
-                    position = after
-                    continue
-                self.rest += piece[position:found]
-                position = found
+                if found >= 0 and not self._is_in_data:
+                    self._is_in_data, found = True, piece.find(b"[", found + 1)
+                after = end if found < 0 else found
+                self.rest += piece[position:after]
+                position = after
             if not self.kept.endswith(b"]"):
                 after = piece.find(b"]", position) + 1 or end
                 self.kept += piece[position:after]
@@ -122,22 +119,17 @@ class RowReader:
                 if len(self.kept) > self._longest + 1:
                     return TOO_LONG, 0, position
                 if not self.kept.endswith(b"]"):
-                    break
+                    continue
                 position -= 1
-            if not self._is_placed():
+            if self._matrix is None:
                 return ODD, 0, position
+            try:
+                place(self._matrix, self.row, self.kept)
+            except UNREADABLE:
+                # The caller tries it again to see why.
+                return ODD, 0, position
+            self.accept()
         return (READ, 1, 0) if position == end else (READ, 0, position)
-
-    def _is_placed(self) -> bool:
-        """Whether the kept row could be written to the matrix; if not, the caller tries it again to see why."""
-        if self._matrix is None:
-            return False
-        try:
-            place(self._matrix, self.row, self.kept)
-        except UNREADABLE:
-            return False
-        self.accept()
-        return True
 
     def accept(self) -> None:
         """Count the kept row as done."""
