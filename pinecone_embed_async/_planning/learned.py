@@ -114,10 +114,8 @@ class TokenEstimator:
     def __repr__(self) -> str:
         return f"<TokenEstimator {self.expected:.2f} bytes a token, spread {math.sqrt(self._variance):.0%}>"
 
-    def learn(self, load: Load, billed: int, sequence_length: int) -> None:
-        """Learn from the bill of a request with this load."""
-        size = load.open_bytes
-        tokens = billed - load.clipped * sequence_length - SPECIAL_TOKENS * (load.inputs - load.clipped)
+    def learn(self, size: int, tokens: int) -> None:
+        """Learn that texts of `size` UTF-8 bytes had so many tokens; nothing if either is not positive."""
         if tokens <= 0 or size <= 0:
             return
         surplus = size - tokens * self.expected
@@ -132,12 +130,6 @@ class TokenEstimator:
         self.expected += surplus / self._tokens
         margin = min(max(SPREADS * math.sqrt(self._variance), LEAST_SPREAD), MOST_SPREAD)
         self.bytes_per_token = self.expected / (1 + margin)
-
-
-def most_tokens(load: Load, sequence_length: int) -> int:
-    """Maximum number of tokens that a request can cost: a token has at least one byte, and text cut off is not billed."""
-    opened = min(load.open_bytes, (load.inputs - load.clipped) * sequence_length)
-    return load.clipped * sequence_length + opened + load.inputs * (SPECIAL_TOKENS + PROMPT_TOKENS)
 
 
 class Learned:
@@ -203,9 +195,11 @@ class LearnedLimits(msgspec.Struct, eq=False):
 
         A higher bill is a mistake, which teaches nothing and must not count against the quota.
         """
-        length = self.known.sequence_length
-        most = most_tokens(load, length)
+        length, opened = self.known.sequence_length, load.inputs - load.clipped
+        clipped = load.clipped * length
+        # A token has at least one byte, and text cut off is not billed.
+        most = clipped + min(load.open_bytes, opened * length) + load.inputs * (SPECIAL_TOKENS + PROMPT_TOKENS)
         if tokens > most:
             return most
-        self.learned.estimator.learn(load, tokens, length)
+        self.learned.estimator.learn(load.open_bytes, tokens - clipped - SPECIAL_TOKENS * opened)
         return tokens

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pinecone_embed_async._planning import Learned, LearnedLimits, Load, RequestLimits, estimate_tokens, utf8_length
-from pinecone_embed_async._planning.learned import MOST_SPREAD, TokenEstimator, most_tokens
+from pinecone_embed_async._planning.learned import MOST_SPREAD, TokenEstimator
 from pinecone_embed_async._planning.load import BYTES_PER_TOKEN, FEWEST_BYTES_PER_TOKEN, SPECIAL_TOKENS
 
 LENGTH = 100
@@ -72,8 +72,7 @@ def test_the_margin_of_estimates_is_two_standard_deviations_of_the_bills_each_of
         # Fewer than the 946 expected, and of a weight of 0.8 beside the earlier 0.95.
         (3600, 800, 11010 / 2747.5, 2 * math.sqrt(0.01 + ((800 / (3600 / (7800 / 2050)) - 1) ** 2 - 0.01) * 0.8 / 1.75)),
     ):
-        texts = ["x" * (size // 100)] * 100
-        estimator.learn(Load.of(texts, RequestLimits(inputs=96, sequence_length=LENGTH)), tokens + 100 * 2, LENGTH)
+        estimator.learn(size, tokens)
         assert estimator.expected == pytest.approx(expected)
         assert estimator.bytes_per_token == pytest.approx(expected / (1 + margin))
 
@@ -81,8 +80,7 @@ def test_the_margin_of_estimates_is_two_standard_deviations_of_the_bills_each_of
 def test_a_bill_of_few_tokens_has_little_weight() -> None:
     estimator = TokenEstimator()
     for size, tokens in ((4000, 1000), (4000, 1100), (400, 50)):
-        texts = ["x" * (size // 100)] * 100
-        estimator.learn(Load.of(texts, RequestLimits(inputs=96, sequence_length=LENGTH)), tokens + 100 * 2, LENGTH)
+        estimator.learn(size, tokens)
     # Half as many tokens as expected, of a weight of 0.05 beside the earlier 0.95, which were off by a tenth.
     margin = 2 * math.sqrt(0.95 * 0.1**2 + 0.05 * (50 / (400 / (7800 / 2050)) - 1) ** 2)
     assert estimator.bytes_per_token == pytest.approx(estimator.expected / (1 + margin), rel=0.015)
@@ -139,8 +137,8 @@ def test_no_honest_bill_is_more_than_a_request_can_have_cost(texts: list[str], l
     limits = RequestLimits(inputs=96, sequence_length=length, bytes_per_token=bytes_per_token)
     load = Load.of(texts, limits)
     # A token a byte, two around each input, and `query: ` before it.
-    assert sum(min(utf8_length(text), length) + 2 + 3 for text in texts) <= most_tokens(load, length)
-    assert most_tokens(load, length) <= len(texts) * (length + 20)
+    most = LearnedLimits(limits, Learned()).billed(load, 10**9)
+    assert sum(min(utf8_length(text), length) + 2 + 3 for text in texts) <= most <= len(texts) * (length + 20)
 
 
 @pytest.mark.parametrize("absurd", [10**6, 10**9, 10**15])
