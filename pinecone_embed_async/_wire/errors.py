@@ -18,6 +18,7 @@ from pinecone_embed_async._errors import (
     RateLimitError,
     ServiceError,
 )
+from pinecone_embed_async._wire.strict_json import decoded_or_none
 from pinecone_embed_async._wire.structs import ErrorBody, ErrorEnvelope
 
 if TYPE_CHECKING:
@@ -134,12 +135,7 @@ def error_from_envelope(body: bytes, *, redactor: Redactor) -> ApiError | None:
 
 
 def _read_envelope(body: bytes) -> ErrorEnvelope | None:
-    if len(body) > MOST_ENVELOPE_BYTES:
-        return None
-    try:
-        return _ENVELOPE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    return None if len(body) > MOST_ENVELOPE_BYTES else decoded_or_none(_ENVELOPE, body)
 
 
 def _from_envelope_body(status: int, body: ErrorBody, redactor: Redactor) -> ApiError:

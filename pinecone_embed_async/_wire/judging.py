@@ -18,7 +18,7 @@ from pinecone_embed_async._wire.strict_json import (
     check_form,
     check_object,
     decoded,
-    describe,
+    decoded_or_none,
     is_lossless,
     is_plain,
     occurrences,
@@ -354,28 +354,22 @@ def _top_decoder(count: int) -> msgspec.json.Decoder[_Top]:
 
 
 def _top_of(body: bytes, count: int) -> _Top:
-    problem = ""
     try:
-        return _top_decoder(count).decode(body)
-    # RecursionError: the JSON is nested too deeply for the interpreter's stack.
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = describe(error)
+        return decoded(_top_decoder(count), body)
+    except ResponseError as error:
+        problem = error.message
     got = _count_items(body)
     if got == count and len(body) <= MOST_BYTES:
         refuse_duplicates(pairs_of(body), _Top, "$")
     elif got not in (0, count):
         problem = f"the answer cannot be read: expected {count} embeddings, got {got} at `$.data`"
-    # Raised here, outside the `except` block, because a UnicodeDecodeError holds the body and must not be chained.
     raise ResponseError(problem)
 
 
 def _small_sparse_of(body: bytes, count: int) -> _SparseTop | None:
     """A sparse answer with all its items; `None` if it is something else, which `_top_of` then reports."""
-    try:
-        top = _SPARSE.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    return top if top.vector_type == "sparse" and len(top.data) == count else None
+    top = decoded_or_none(_SPARSE, body)
+    return top if top is not None and top.vector_type == "sparse" and len(top.data) == count else None
 
 
 _MANY_BRACES = 10_000
@@ -383,12 +377,8 @@ _MANY_BRACES = 10_000
 
 def _count_items(body: bytes) -> int:
     """Number of items in `data`; 0 if it cannot be determined or might be huge."""
-    if body.count(b"{") > _MANY_BRACES:
-        return 0
-    try:
-        return len(_ITEMS.decode(body).data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return 0
+    items = None if body.count(b"{") > _MANY_BRACES else decoded_or_none(_ITEMS, body)
+    return 0 if items is None else len(items.data)
 
 
 def _kind_of(got: str | UnsetType, wanted: VectorType | None) -> VectorType:
@@ -412,7 +402,5 @@ def _billed_tokens(usage: _MaybeRaw) -> int | None:
         if len(text) > MOST_BYTES:
             raise ResponseError(TOO_MUCH_BESIDE)
         refuse_duplicates(pairs_of(text), _Usage, "$.usage")
-    try:
-        return _USAGE.decode(text).total_tokens
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+    found = decoded_or_none(_USAGE, text)
+    return None if found is None else found.total_tokens

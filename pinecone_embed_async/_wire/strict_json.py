@@ -23,8 +23,8 @@ DEEPEST = 100
 """Maximum number of nesting levels; an answer has four."""
 
 TOO_MUCH_BESIDE = "the answer has more than 1 MiB besides its embeddings"
+NOT_UTF8 = "the answer cannot be read: it is not UTF-8"
 TOO_DEEP = "the answer cannot be read: it is nested too deeply"
-
 
 _PLACE = re.compile(r"`\$\[(\d+)\]")
 """How msgspec's errors name an item of a list."""
@@ -41,21 +41,25 @@ def decoded(decoder: msgspec.json.Decoder[_T], text: bytes, start: int = 0) -> _
     problem = ""
     try:
         return decoder.decode(text)
-    # RecursionError: the JSON is nested too deeply for the interpreter's stack.
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        problem = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", describe(error))
-    # Raised here, outside the `except` block, because a UnicodeDecodeError holds the body and must not be chained.
+    except msgspec.DecodeError as error:
+        # msgspec's messages name types and paths, never values.
+        place = _PLACE.sub(lambda found: f"`$.data[{start + int(found[1])}]", str(error))
+        problem = f"the answer cannot be read: {place}"
+    except UnicodeDecodeError:
+        problem = NOT_UTF8
+    except RecursionError:
+        # Too deep for the interpreter's stack.
+        problem = TOO_DEEP
+    # Raised here, outside the `except` blocks, because a UnicodeDecodeError holds the body and must not be chained.
     raise ResponseError(problem)
 
 
-def describe(error: Exception) -> str:
-    """What is wrong with an answer that msgspec or the UTF-8 codec rejected."""
-    # msgspec's messages name types and paths, never values.
-    if isinstance(error, msgspec.DecodeError):
-        return f"the answer cannot be read: {error}"
-    if isinstance(error, UnicodeDecodeError):
-        return "the answer cannot be read: it is not UTF-8"
-    return TOO_DEEP
+def decoded_or_none(decoder: msgspec.json.Decoder[_T], text: bytes) -> _T | None:
+    """Decode JSON; `None` if the decoder rejects it."""
+    try:
+        return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def occurrences(text: bytes, character: bytes) -> int:
@@ -105,8 +109,8 @@ def check_form(text: bytes, levels_above: int = 0) -> None:
     problem = None
     try:
         text.decode()
-    except UnicodeDecodeError as error:
-        problem = describe(error)
+    except UnicodeDecodeError:
+        problem = NOT_UTF8
     if levels_above + text.count(b"[") + text.count(b"{") > DEEPEST:
         steps = _STEPS[np.frombuffer(_STRING.sub(b"", text), np.uint8)]
         if levels_above + steps.cumsum(dtype=np.int32).max() > DEEPEST:
