@@ -33,10 +33,6 @@ class Slot(msgspec.Struct, eq=False):
         Raises:
             asyncio.CancelledError: the task was cancelled, not the slot.
         """
-        if self.is_settled:
-            # Settled before its task began.
-            work.close()
-            return
         self._cancellations = cancellations = Cancellations(asyncio.current_task())
         cancelled: list[tuple[Any, ...]] = []
         try:

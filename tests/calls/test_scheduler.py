@@ -206,6 +206,24 @@ async def test_an_error_of_the_job_gives_requests_in_flight_time_and_cancels_the
     assert clock.pending == 0
 
 
+@pytest.mark.lazy_tasks
+@pytest.mark.parametrize(
+    "end", [lambda scheduler: scheduler.stop(WRONG_KEY), lambda scheduler: scheduler.cancel(may_cache=True)]
+)
+async def test_a_request_whose_job_ended_before_its_task_began_asks_for_no_permit(end: Callable[[Scheduler], None]) -> None:
+    async def permit_for(request: PlannedRequest) -> Permit:
+        raise AssertionError(request)
+
+    clock = FakeClock()
+    service, reporter = Service(clock), Reporter()
+    service.permit_for = permit_for
+    scheduler, _, outcomes = scheduler_of(3, service, clock, progress=reporter)
+    async with running(scheduler):
+        end(scheduler)
+    assert str(outcomes) == "..."
+    assert scheduler.is_idle
+
+
 async def test_requests_tried_before_the_job_ended_fail_with_their_last_error() -> None:
     clock = FakeClock()
     service = Service(clock)

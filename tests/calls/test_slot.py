@@ -110,12 +110,6 @@ async def test_a_request_that_swallows_its_cancellation_ends_as_it_likes() -> No
     assert calling.cancelling() == 0
 
 
-async def test_a_slot_that_was_settled_before_its_task_began_sends_nothing() -> None:
-    seen: list[str] = []
-    await Slot(is_settled=True).run(wait(seen))
-    assert not seen
-
-
 async def test_a_cancellation_that_nobody_requested_is_passed_on() -> None:
     async def stray() -> None:
         raise asyncio.CancelledError
