@@ -188,10 +188,9 @@ class Scheduler(msgspec.Struct, eq=False):
         self._planner.end(ClosedError("the caller left before all inputs were embedded"))
         self._is_winding_down = True
         for slot in self._under_way:
-            if may_cache and slot.is_settled:
-                continue
-            slot.is_settled = True
-            slot.cancel()
+            if not (may_cache and slot.is_settled):
+                slot.is_settled = True
+                slot.cancel()
         self._cancel_helpers()
 
     async def drained(self) -> None:
@@ -299,7 +298,6 @@ class Scheduler(msgspec.Struct, eq=False):
     async def _send(self, slot: Slot, request: PlannedRequest, permit: Permit) -> EmbedError | None:
         """Make the attempts of a request, record its outcome, and return its error."""
         observation = self._sender.observe(request)
-        error: EmbedError | None = None
         try:
             error = await self._sender.attempt(request, permit, observation)
             # Only after a failure, because setting up the retry loop takes a tenth of the time of a small request.
@@ -399,8 +397,6 @@ class Scheduler(msgspec.Struct, eq=False):
     def _abandon(self, slot: Slot) -> None:
         """Cancel the task of a request; its inputs fail if it was sent. One that was answered just now is left to finish."""
         request, error = slot.request, self._planner.job_error
-        if error is None:
-            return
         if slot.is_settled:
             # It caches its answer.
             slot.cancel()
@@ -409,7 +405,7 @@ class Scheduler(msgspec.Struct, eq=False):
             return
         slot.is_settled = True
         slot.cancel()
-        if request is None or not request.attempts:
+        if error is None or request is None or not request.attempts:
             # No attempt was made, so its inputs stay untried.
             return
         if isinstance(error, DeadlineExceededError):
