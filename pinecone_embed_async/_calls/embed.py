@@ -7,7 +7,6 @@ import contextlib
 import types
 from array import array
 from collections.abc import AsyncIterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -56,7 +55,7 @@ async def embed(
         builder = ResultBuilder(0, len(texts), Dimension(options.parameters.dimension), room)
         for failure in failures:
             builder.fail(failure.indices, failure.error)
-        call = _Call(runtime, options, builder, len(texts), texts, positions)
+        call = _Call(runtime, options, builder, len(texts), texts=texts, positions=positions)
     finally:
         # Error reports that include local variables must not show the texts.
         del inputs
@@ -121,8 +120,7 @@ async def _distinct(
     return [key if isinstance(key, str) else "" for key in first], shared, np.array(rows, np.intp)
 
 
-@dataclass(slots=True, repr=False, eq=False)
-class _Call(CallObserver):
+class _Call(CallObserver, eq=False):
     """A call with its checked inputs.
 
     Attributes:
@@ -131,8 +129,8 @@ class _Call(CallObserver):
     """
 
     results: ResultBuilder
-    texts: Sequence[str]
-    positions: NDArray[np.intp] | None
+    texts: Sequence[str] = ()
+    positions: NDArray[np.intp] | None = None
 
     async def run(self) -> DenseEmbeddings | SparseEmbeddings:
         """Look up the inputs, send the rest, and build the result; raise what the options ask for."""

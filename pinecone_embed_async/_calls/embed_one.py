@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from pinecone_embed_async._calls.coalescer import Waiter
 from pinecone_embed_async._calls.single_results import SingleResults
@@ -50,8 +51,7 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
         return await call.join(waiter) if vector is None else vector
 
 
-@dataclass(slots=True, repr=False, eq=False)
-class _SingleCall:
+class _SingleCall(msgspec.Struct, eq=False):
     """One call of `embed_one`, without its text: it may outlive the call, as the starter of a shared request.
 
     Attributes:

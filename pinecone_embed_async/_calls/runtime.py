@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -331,8 +330,7 @@ class _Registered(msgspec.Struct, eq=False):
         del self.at_work[self.work]
 
 
-@dataclass(slots=True, repr=False, eq=False)
-class CallObserver:
+class CallObserver(msgspec.Struct, eq=False):
     """Reports the progress of a call to its caller, and its totals to the hooks; as `Callers`, it stands for this one call.
 
     Attributes:
@@ -345,7 +343,10 @@ class CallObserver:
     _options: CallOptions
     results: ResultBuilder | StreamBatches
     total: int | None
-    subject: ObservedCall | None = field(default=None, kw_only=True)
+    subject: ObservedCall | None = None
+
+    # A call's own would show its texts.
+    __repr__ = object.__repr__
 
     def showing(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Show the progress bar while the block runs, if the caller asked for one."""
