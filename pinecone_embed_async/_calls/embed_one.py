@@ -112,7 +112,7 @@ class _SingleCall(msgspec.Struct, eq=False):
         runtime, options, texts = self._runtime, self._options, list(shared.waiters)
         dimension = Dimension(options.parameters.dimension)
         results = SingleResults(shared, dimension, runtime.engine.counters, self._single_calls.coalescer)
-        pending = PendingTexts(texts, options.parameters.limits, results)
+        pending = PendingTexts(texts, options.parameters.limits, results, range(len(texts)))
         scheduler = runtime.scheduler(pending, options, results, shared.deadline, is_single=len(texts) == 1)
         self._single_calls.run(shared, results, scheduler)
 

@@ -239,13 +239,7 @@ class Runtime:
             max_under_way: maximum number of requests under way.
         """
         parameters, clock = options.parameters, self.options.clock
-        planner = RequestPlanner(
-            pending,
-            learned=self.learned,
-            parameters=parameters.encoded,
-            is_single=is_single,
-            clock=clock,
-        )
+        planner = RequestPlanner(pending, self.learned, parameters.encoded, clock, is_single)
         sender = Sender(
             self.engine,
             parameters.values,

@@ -7,6 +7,8 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from pinecone_embed_async._errors import (
     AuthenticationError,
     ClosedError,
@@ -50,7 +52,7 @@ class PendingInputs(Protocol):
         """Give back what was cut off from the request taken last."""
 
 
-class RequestPlanner:
+class RequestPlanner(msgspec.Struct, eq=False):
     """Plans the requests of one call or stream, and decides what to do after their outcomes.
 
     A request that is refused for its content is halved until each refused input is alone in its request. If no request with
@@ -64,43 +66,37 @@ class RequestPlanner:
         pending: the inputs that have not been sent yet.
         learned: the knowledge learned from answers and refusals, which is updated here.
         parameters: model and parameters, as JSON.
-        is_single: whether the call has a single input; a probe would then decide nothing.
         clock: tells the time, because a refused input may be sent again after a while.
+        blames_inputs: whether refusals are blamed on inputs from the start, because the call has a single input; a probe
+            would then decide nothing.
 
     Attributes:
         failed_unsent: number of inputs that failed without being sent alone, because an equal text is known to be refused.
         job_error: the error that ended the job early; `None` if there is none.
     """
 
-    def __init__(
-        self,
-        pending: PendingInputs,
-        *,
-        learned: Learned,
-        parameters: bytes,
-        is_single: bool,
-        clock: Clock,
-    ) -> None:
-        self._pending = pending
-        self._learned = learned
-        self._parameters = parameters
-        self._parts: deque[PlannedRequest] = deque()
-        # The next request of `pending`; it comes after the parts.
-        self._ahead: PlannedRequest | None = None
-        # Refused requests that wait for the outcome of the probe, or of the search in another request.
-        self._suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
-        # Whether refusals are blamed on inputs: the parameters are accepted, the call has a single input, or the probe said
-        # nothing about them.
-        self._blames_inputs = is_single or parameters in learned.parameters
-        # The probe to send next.
-        self._probe: PlannedRequest | None = None
-        self._clock = clock
-        # The request searched for the first refused input, and how many of its inputs have no outcome yet; 0 once the search
-        # has ended.
-        self._searched: PlannedRequest | None = None
-        self._unsettled = 0
-        self.failed_unsent = 0
-        self.job_error: EmbedError | None = None
+    _pending: PendingInputs
+    _learned: Learned
+    _parameters: bytes
+    _clock: Clock
+    # True from the start, once the parameters are accepted, or once the probe has said nothing about them.
+    _blames_inputs: bool
+    failed_unsent: int = 0
+    job_error: EmbedError | None = None
+    _parts: deque[PlannedRequest] = msgspec.field(default_factory=deque)
+    # The next request of `pending`; it comes after the parts.
+    _ahead: PlannedRequest | None = None
+    # Refused requests that wait for the outcome of the probe, or of the search in another request.
+    _suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
+    # The probe to send next.
+    _probe: PlannedRequest | None = None
+    # The request searched for the first refused input, and how many of its inputs have no outcome yet; 0 once the search has
+    # ended.
+    _searched: PlannedRequest | None = None
+    _unsettled: int = 0
+
+    def __post_init__(self) -> None:
+        self._blames_inputs |= self._parameters in self._learned.parameters
 
     def __repr__(self) -> str:
         ended = f", ended by {type(self.job_error).__name__}" if self.job_error is not None else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from pinecone_embed_async._planning.load import Load, utf8_length
 from pinecone_embed_async._planning.request import PlannedRequest
 
@@ -29,18 +31,17 @@ class PackedTexts(NamedTuple):
     load: Load
 
 
-class Packer:
+class Packer(msgspec.Struct, eq=False):
     """Packs texts, as they arrive, into requests as large as the limits allow.
 
     Args:
         limits: limits of one request; read again for every run of texts, because refusals may tighten them.
     """
 
-    def __init__(self, limits: LearnedLimits) -> None:
-        self._limits = limits
-        self._start = 0
-        self._texts: list[str] = []
-        self._load = Load()
+    _limits: LearnedLimits
+    _start: int = 0
+    _texts: list[str] = []
+    _load: Load = msgspec.field(default_factory=Load)
 
     @property
     def position(self) -> int:
@@ -93,24 +94,21 @@ def count_requests(sizes: Iterable[int], limits: RequestLimits) -> int:
     return requests + (load.inputs > 0)
 
 
-class PendingTexts:
+class PendingTexts(msgspec.Struct, eq=False):
     """The texts of a call that have not been sent yet; each request is planned on demand with the current limits.
 
     Args:
         texts: all texts of the call.
         limits: limits of one request.
         results: receives the rows and outcomes.
-        positions: ascending positions of the texts to send; `None` for all.
+        positions: ascending positions of the texts to send.
     """
 
-    def __init__(
-        self, texts: Sequence[str], limits: LearnedLimits, results: Results, positions: Sequence[int] | None = None
-    ) -> None:
-        self._texts = texts
-        self._limits = limits
-        self._results = results
-        self._positions = range(len(texts)) if positions is None else positions
-        self._taken = 0
+    _texts: Sequence[str]
+    _limits: LearnedLimits
+    _results: Results
+    _positions: Sequence[int]
+    _taken: int = 0
 
     def take(self) -> PlannedRequest | None:
         """Take the next request; `None` if there is none."""

@@ -481,13 +481,8 @@ class Service:
     def start(self, shared: SharedRequest) -> None:
         limits, texts = LearnedLimits(self.limits, self.learned), list(shared.waiters)
         results = SingleResults(shared, Dimension(None), self.counters, self.single_calls.coalescer)
-        planner = RequestPlanner(
-            PendingTexts(texts, limits, results),
-            learned=self.learned,
-            parameters=b"",
-            is_single=len(texts) == 1,
-            clock=self.clock,
-        )
+        pending = PendingTexts(texts, limits, results, range(len(texts)))
+        planner = RequestPlanner(pending, self.learned, b"", self.clock, len(texts) == 1)
         scheduler = Scheduler(planner, cast("Sender", self), self.clock, 4, shared.deadline, None, self.cache)
         self.single_calls.run(shared, results, scheduler)
 

@@ -104,14 +104,8 @@ class Reporter:
 
 def planner_of(count: int, limits: RequestLimits, learned: Learned, clock: Clock) -> tuple[RequestPlanner, SeenOutcomes]:
     outcomes, learned_limits = SeenOutcomes(count), LearnedLimits(limits, learned)
-    planner = RequestPlanner(
-        PendingTexts([str(number) for number in range(count)], learned_limits, outcomes),
-        learned=learned,
-        parameters=b"",
-        is_single=False,
-        clock=clock,
-    )
-    return planner, outcomes
+    pending = PendingTexts([str(number) for number in range(count)], learned_limits, outcomes, range(count))
+    return RequestPlanner(pending, learned, b"", clock, _blames_inputs=False), outcomes
 
 
 def scheduler_of(

@@ -59,7 +59,7 @@ def test_many_requests_wait_for_the_quota_of_requests() -> None:
 @given(st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60), st.integers(1, 9), st.integers(20, 99))
 def test_requests_are_counted_as_they_are_cut(texts: list[str], inputs: int, size: int) -> None:
     limits = LearnedLimits(RequestLimits(inputs=inputs, sequence_length=8, tokens=30, bytes=size), Learned())
-    requests = list(iter(PendingTexts(texts, limits, SeenOutcomes(len(texts))).take, None))
+    requests = list(iter(PendingTexts(texts, limits, SeenOutcomes(len(texts)), range(len(texts))).take, None))
     assert count_requests(map(utf8_length, texts), limits.current) == len(requests)
 
 

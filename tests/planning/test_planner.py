@@ -47,13 +47,8 @@ class Job:
         self.outcomes = SeenOutcomes(len(texts))
         self.sent: list[PlannedRequest] = []
         self.clock = FakeClock()
-        self.planner = RequestPlanner(
-            PendingTexts(texts, learned_limits, self.outcomes),
-            learned=self.learned,
-            parameters=b"{}",
-            is_single=len(texts) == 1,
-            clock=self.clock,
-        )
+        pending = PendingTexts(texts, learned_limits, self.outcomes, range(len(texts)))
+        self.planner = RequestPlanner(pending, self.learned, b"{}", self.clock, len(texts) == 1)
 
     def take(self) -> PlannedRequest:
         request = self.take_within(math.inf)

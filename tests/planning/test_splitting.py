@@ -24,7 +24,8 @@ TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=40), max_size=60
 def pending_of(
     texts: Sequence[str], limits: RequestLimits, *, learned: Learned | None = None, positions: Sequence[int] | None = None
 ) -> PendingTexts:
-    return PendingTexts(texts, LearnedLimits(limits, learned or fixed(limits)), SeenOutcomes(len(texts)), positions)
+    chosen = range(len(texts)) if positions is None else positions
+    return PendingTexts(texts, LearnedLimits(limits, learned or fixed(limits)), SeenOutcomes(len(texts)), chosen)
 
 
 def all_of(pending: PendingTexts) -> list[PlannedRequest]:
