@@ -9,7 +9,7 @@ import os
 import secrets
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -394,13 +394,17 @@ def _wake(future: asyncio.Future[None], here: asyncio.AbstractEventLoop | None) 
     """Resolve a future in its own event loop."""
     loop = future.get_loop()
     if loop is here:
-        _resolve(future)
+        resolve(future)
     else:
         # The loop may have been closed; then there is nothing to wake.
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(_resolve, future)
+            loop.call_soon_threadsafe(resolve, future)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
+def resolve(future: asyncio.Future[Any], value: object = None) -> None:
+    """Set the result of a future, or its exception, unless it was cancelled."""
     if not future.done():
-        future.set_result(None)
+        if isinstance(value, Exception):
+            future.set_exception(value)
+        else:
+            future.set_result(value)

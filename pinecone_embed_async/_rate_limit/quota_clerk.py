@@ -19,7 +19,7 @@ import msgspec
 
 from pinecone_embed_async._errors import ClosedError, ConfigurationError
 from pinecone_embed_async._log import logger
-from pinecone_embed_async._rate_limit.gate import warn_of_found_limit
+from pinecone_embed_async._rate_limit.gate import resolve, warn_of_found_limit
 from pinecone_embed_async._rate_limit.lock_file import boot_time
 from pinecone_embed_async._rate_limit.quota_file import QuotaFile
 from pinecone_embed_async._rate_limit.quota_ledger import Ask, End, Entry
@@ -237,7 +237,7 @@ class QuotaClerk:
         # A copy for each, because a shared exception would collect the tracebacks of all callers.
         own = copy.copy(value) if isinstance(value, Exception) else value
         try:
-            wait.future.get_loop().call_soon_threadsafe(_set, wait.future, own)
+            wait.future.get_loop().call_soon_threadsafe(resolve, wait.future, own)
         except RuntimeError:
             # The caller's event loop was closed.
             self._unwritten.append(End(wait.number, "unused"))
@@ -287,11 +287,3 @@ def _check_writable(name: str, entry: Entry) -> None:
         msgspec.msgpack.encode(entry)
     except (UnicodeEncodeError, OverflowError) as error:
         raise ConfigurationError(f"{name} must have only valid Unicode texts and numbers below 2**64: {error}") from None
-
-
-def _set(future: asyncio.Future[Any], value: object) -> None:
-    if not future.done():
-        if isinstance(value, Exception):
-            future.set_exception(value)
-        else:
-            future.set_result(value)

@@ -424,9 +424,9 @@ class TokenLimit:
 
     def _pause_end(self, seconds: float, now: float, *, asked: bool, is_explained: bool) -> float:
         until = now + seconds
-        oldest = self.window.next_release(now)
-        if not asked and not math.isinf(oldest):
-            free_at = oldest + min(seconds, self.window.length * JITTER)
+        less_at = self.window.fits_at(1, self.window.used(now), now)
+        if not asked and not math.isinf(less_at):
+            free_at = less_at + min(seconds, self.window.length * JITTER)
             if is_explained:
                 # No tokens come free earlier.
                 return max(until, free_at)

@@ -75,10 +75,6 @@ class Window:
         """The sum of what counts now, or only of what was added in the last `part` of a window."""
         return self._totals[-1] - self._totals[self._oldest(now + (1 - part) * self.length) - 1]
 
-    def next_release(self, now: float) -> float:
-        """The time at which the oldest amount stops counting; infinite if there is none."""
-        return self._ends[self._oldest(now)] if self.used(now) else math.inf
-
     def fits_at(self, amount: int, limit: float, now: float, part: float = 1.0) -> float:
         """The time at which `amount` more fits `limit`: `now` if it does, infinite if it never does.
 

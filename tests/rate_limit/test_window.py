@@ -52,14 +52,14 @@ def test_fits_at_is_the_earliest_time(requests: list[tuple[float, float, float, 
 
 def test_an_amount_counts_for_a_window() -> None:
     window = Window(WINDOW)
-    assert window.next_release(1000.0) == math.inf
+    assert window.fits_at(1, 0, 1000.0) == math.inf
     window.add(70, 1000.0)
-    assert window.next_release(1000.0) == 1010.0
+    assert window.fits_at(1, 70, 1000.0) == 1010.0
     assert window.used(1000.0) == 70
     assert window.fits_at(110, 100, 1000.0) == math.inf
     assert window.fits_at(50, 100, 1000.0) == 1010.0
     assert window.used(1009.999) == 70
-    assert window.next_release(1010.0) == math.inf
+    assert window.fits_at(1, 0, 1010.0) == math.inf
     assert window.used(1010.0) == 0
 
 
@@ -77,7 +77,7 @@ def test_amounts_within_a_1024th_of_a_window_form_one_entry(later: float, used: 
     window = Window(WINDOW)
     for now in (0.0, later):
         window.add(5, now)
-    assert window.next_release(later) == WINDOW + (later if used == 10 else 0)
+    assert window.fits_at(1, 10, later) == WINDOW + (later if used == 10 else 0)
     assert window.used(WINDOW) == used
 
 
