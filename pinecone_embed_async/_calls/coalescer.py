@@ -37,7 +37,7 @@ class RequestStarter(Protocol):
         """See `Sender.out_of_time`."""
 
 
-class Waiter:
+class Waiter(msgspec.Struct, eq=False):
     """A caller that waits for the vector of its text.
 
     Args:
@@ -50,15 +50,14 @@ class Waiter:
         shared: the request that the caller shares, once it has joined one.
     """
 
-    __slots__ = ("call", "deadline", "outcome", "shared", "text")
+    text: str
+    outcome: asyncio.Future[Outcome]
+    deadline: float | None
+    call: ObservedCall | None = None
+    shared: SharedRequest = None  # type: ignore[assignment]
 
-    shared: SharedRequest
-
-    def __init__(self, text: str, outcome: asyncio.Future[Outcome], deadline: float | None) -> None:
-        self.text = text
-        self.outcome = outcome
-        self.deadline = deadline
-        self.call: ObservedCall | None = None
+    # That of a struct would show the text.
+    __repr__ = object.__repr__
 
     @property
     def is_waiting(self) -> bool:

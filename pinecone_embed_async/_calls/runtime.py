@@ -339,7 +339,7 @@ class CallObserver(msgspec.Struct, eq=False):
     total: int | None
     subject: ObservedCall | None = None
 
-    # A call's own would show its texts.
+    # That of a struct would show the texts of a call.
     __repr__ = object.__repr__
 
     def showing(self) -> contextlib.AbstractAsyncContextManager[object]:

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from pinecone_embed_async._errors import EmbedError, InputError
 from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
 from pinecone_embed_async._inputs import check_iterable, text_of
@@ -45,7 +47,7 @@ def check_source(source: object) -> None:
         raise InputError(f"the source must be an iterable or an async iterable, got {type(source).__name__}")
 
 
-class SourceReader:
+class SourceReader(msgspec.Struct, eq=False):
     """Pulls items from a source, and splits them into batches in a queue, from which the stream takes them over.
 
     The number of batches that are read but not delivered is bounded: no item is read once there are `window` of them. A
@@ -72,39 +74,35 @@ class SourceReader:
         closing_error: exception raised when closing the source's iterator; `None` if there is none.
     """
 
-    def __init__(
-        self,
-        source: Source[Any],
-        options: StreamOptions,
-        packer: Packer,
-        batches: StreamBatches,
-        window: int,
-        runtime: Runtime,
-    ) -> None:
-        self._source = source
-        self._text = options.text
-        self._max_delay = options.max_delay
-        self._packer = packer
-        self._batches = batches
-        self.window = window
-        self._runtime = runtime
-        self._clock = runtime.options.clock
-        self._is_async = isinstance(source, AsyncIterable)
-        self._in_thread = options.in_thread and not self._is_async
-        # Held while items are gathered. A thread releases it while the caller's code runs; then the event loop may flush.
-        self._gathering = threading.Lock()
-        self.queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = deque()
-        self.added = asyncio.Event()
-        self.delivered = asyncio.Event()
-        self._iterator: AsyncIterator[Any] | Iterator[Any] | None = None
-        self._items: list[Any] = []
-        self._refused: InputError | None = None
-        self._timer: Timer | None = None
-        self._is_overdue = False
-        self.is_finished = False
-        self.error: Exception | None = None
-        self.was_cancelled = False
-        self.closing_error: Exception | None = None
+    _source: Source[Any]
+    _options: StreamOptions
+    _packer: Packer
+    _batches: StreamBatches
+    window: int
+    _runtime: Runtime
+    queue: deque[tuple[PackedTexts, list[Any]] | tuple[int, Any, EmbedError]] = msgspec.field(default_factory=deque)
+    added: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    delivered: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    is_finished: bool = False
+    error: Exception | None = None
+    was_cancelled: bool = False
+    closing_error: Exception | None = None
+    # Held while items are gathered. A thread releases it while the caller's code runs; then the event loop may flush.
+    _gathering: threading.Lock = msgspec.field(default_factory=threading.Lock)
+    _is_async: bool = False
+    _in_thread: bool = False
+    _iterator: AsyncIterator[Any] | Iterator[Any] | None = None
+    _items: list[Any] = msgspec.field(default_factory=list)
+    _refused: InputError | None = None
+    _timer: Timer | None = None
+    _is_overdue: bool = False
+
+    # That of a struct would show items.
+    __repr__ = object.__repr__
+
+    def __post_init__(self) -> None:
+        self._is_async = isinstance(self._source, AsyncIterable)
+        self._in_thread = self._options.in_thread and not self._is_async
 
     def __len__(self) -> int:
         """Number of batches that are read but not delivered."""
@@ -233,7 +231,8 @@ class SourceReader:
         return True
 
     def _start_timer(self) -> None:
-        self._timer = self._clock.call_at(self._clock.time() + self._max_delay, self._on_timer)
+        clock = self._runtime.options.clock
+        self._timer = clock.call_at(clock.time() + self._options.max_delay, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -265,7 +264,7 @@ class SourceReader:
     def _texts_of(self, items: Iterator[Any]) -> Iterator[str]:
         """Yield the texts of items, up to the first item without one; foreign code runs without the lock of `_take`."""
         # Only in a thread: elsewhere nothing else runs meanwhile, and an interruption could come between two steps.
-        lock = self._gathering if self._in_thread else None
+        lock, text_in = self._gathering if self._in_thread else None, self._options.text
         while True:
             if lock is not None:
                 lock.release()
@@ -274,7 +273,7 @@ class SourceReader:
                 if item is _END:
                     return
                 try:
-                    value = item if self._text is None else self._text(item)
+                    value = item if text_in is None else text_in(item)
                 except MISLEADING as error:
                     raise _reportable("the function `text`", error) from error
             finally:
