@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -64,33 +64,16 @@ class Budget(msgspec.Struct, eq=False):
 
 
 class Budgets(OrderedDict[Key, Budget]):
-    """The budgets by model and input type, created on demand.
+    """The budgets by model and input type.
 
     The least recently used come first; idle ones beyond `KEYS_KEPT` are dropped.
-
-    Args:
-        options: the known limits of the quota.
-
-    Attributes:
-        options: the same.
     """
 
-    def __init__(self, options: LimiterOptions) -> None:
-        super().__init__()
-        self.options = options
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class without its argument.
-        return type(self), (self.options,), None, None, iter(self.items())
-
-    def __missing__(self, key: Key) -> Budget:
-        options = self.options
-        budget = self[key] = Budget(TokenLimit(options.window, options.tokens(key)), Demand(options.window))
-        return budget
-
-    def touch(self, key: Key, now: float) -> Budget:
-        """The budget of a key that is used now; the least recently used budget may be dropped for it."""
-        budget = self[key]
+    def touch(self, key: Key, options: LimiterOptions, now: float) -> Budget:
+        """The budget of a key that is used now, created on demand; the least recently used one may be dropped for it."""
+        budget = self.get(key)
+        if budget is None:
+            budget = self[key] = Budget(TokenLimit(options.window, options.tokens(key)), Demand(options.window))
         self.move_to_end(key)
         # Checks two per call, so that the number shrinks again after a time with too many busy ones, but not all at once.
         for _ in range(2):

@@ -35,6 +35,7 @@ class Limiter:
 
     Args:
         options: the known limits of the quota.
+        opens: time before which nothing is granted.
 
     Attributes:
         decided: permits that were granted or dismissed, until the gate takes them out to wake their requests.
@@ -42,10 +43,12 @@ class Limiter:
         next_at: when the next permit may be granted if nothing happens before; infinite if only a response can free one.
     """
 
-    def __init__(self, options: LimiterOptions) -> None:
+    def __init__(self, options: LimiterOptions, opens: float = -math.inf) -> None:
+        self._options = options
         self._queue = FairQueue(options.window)
-        self._budgets = Budgets(options)
+        self._budgets = Budgets()
         self._second = RequestRateLimit(1.0, options.requests_per_second)
+        self._second.pause = KnownPause(opens)
         self._minute = RequestRateLimit(options.window, options.requests_per_minute)
         # Permits that have not ended.
         self._open: set[LimiterPermit] = set()
@@ -75,7 +78,7 @@ class Limiter:
         flow.concurrency.asked(flow.priority, now)
         budget = None
         if key is not None:
-            budget = self._budgets.touch(key, now)
+            budget = self._budgets.touch(key, self._options, now)
             if flow.priority == "interactive":
                 budget.demand.asked(permit.want, now)
         if not self._queue and self._may_pass_by(permit, budget, now):
@@ -99,10 +102,6 @@ class Limiter:
             pass
         for limit in self._short_of_tokens:
             limit.waits(now)
-
-    def hold(self, until: float) -> None:
-        """Grant no permit before `until`."""
-        self._second.pause = max(self._second.pause, KnownPause(until))
 
     def forget_requests(self, now: float) -> None:
         """Forget all requests, waiting or in flight. The usage of those in flight still counts; how they end is ignored."""
@@ -264,7 +263,7 @@ class Limiter:
     def known_tokens(self, key: Key) -> float:
         """Given or named limit in tokens per window; infinite if there is none."""
         budget = self._budgets.get(key)
-        return (self._budgets.options.tokens(key) or math.inf) if budget is None else budget.limit.known
+        return (self._options.tokens(key) or math.inf) if budget is None else budget.limit.known
 
     def statistics(self, now: float) -> list[TokenStatistics]:
         """Limits and usage of each model and input type with requests so far, except idle ones that were dropped."""

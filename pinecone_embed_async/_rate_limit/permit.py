@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,15 +15,14 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Flow:
     """The requests of one call or stream, served first come, first served; flows share evenly.
 
-    Args:
+    Attributes:
         concurrency: the concurrency limiter of its client and event loop.
         key: the model and input type that its tokens count for; `None` if its requests cost no tokens.
         priority: interactive work goes before bulk work.
-
-    Attributes:
         waiting: the permits that requests wait for, in order; a dictionary, because it can remove any in constant time.
         had: service received: on the scale of its group while listed there, otherwise on the common scale.
         shifted: shift of its group when it was last listed there.
@@ -31,18 +31,15 @@ class Flow:
         name: its name for a quota back end; empty until the first request to it.
     """
 
-    __slots__ = ("concurrency", "entry", "had", "in_flight", "key", "name", "priority", "shifted", "waiting")
-
-    def __init__(self, concurrency: ConcurrencyLimiter, key: Key | None, priority: Priority) -> None:
-        self.concurrency = concurrency
-        self.key = key
-        self.priority: Priority = priority
-        self.waiting: OrderedDict[LimiterPermit, None] = OrderedDict()
-        self.had = 0.0
-        self.shifted = 0.0
-        self.entry: tuple[float, int, Flow] | None = None
-        self.in_flight = 0
-        self.name = ""
+    concurrency: ConcurrencyLimiter
+    key: Key | None
+    priority: Priority
+    waiting: OrderedDict[LimiterPermit, None] = field(default_factory=OrderedDict)
+    had: float = 0.0
+    shifted: float = 0.0
+    entry: tuple[float, int, Flow] | None = None
+    in_flight: int = 0
+    name: str = ""
 
     @property
     def group(self) -> tuple[ConcurrencyLimiter, Key | None, Priority]:

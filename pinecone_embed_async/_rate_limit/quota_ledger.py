@@ -153,8 +153,7 @@ class QuotaLedger:
         self._untaken: dict[int, list[_MemberPermit]] = {}
         # No limit on requests in flight, because each client has its own.
         self._concurrency = ConcurrencyLimiter(NO_LIMIT)
-        self.limiter = Limiter(options)
-        self.limiter.hold(opens)
+        self.limiter = Limiter(options, opens)
         self.at = -math.inf
 
     def __repr__(self) -> str:
