@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pinecone_embed_async._wire import _native
     from pinecone_embed_async._wire.rows import DecoderName, RowSource
     from pinecone_embed_async._wire.structs import VectorType
 
@@ -66,7 +67,7 @@ def installed_decoders() -> tuple[DecoderName, ...]:
     return DECODERS if is_built else ("msgspec",)
 
 
-class StreamingDecoder:
+class StreamingDecoder(msgspec.Struct, eq=False):
     """Decodes one answer as it arrives: `add` the pieces, call `decode` now and then, and at the end `finish`.
 
     Rows are found by their brackets, but strings and unknown keys may contain brackets too. So the rows count only if the
@@ -89,40 +90,38 @@ class StreamingDecoder:
         undecoded: number of bytes that `decode` has not processed.
     """
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        *,
-        count: int,
-        vector_type: VectorType | None,
-        dimension: int | None,
-        rows: RowSource,
-    ) -> None:
-        self._count = count
-        self._vector_type = vector_type
-        self._dimension = dimension
-        self._rows = rows
-        self._reader = decoder.reader(count, MOST_BYTES)
-        self._matrix: NDArray[np.float32] | None = None
-        # Pieces that have not been read, the first only from a position on; a bytearray at the end grows by small ones.
-        self._pieces: list[bytes | bytearray] = []
-        self._position = 0
-        # Pieces that have been read, as long as their rows are not in the caller's matrix.
-        self._read_pieces: list[bytes | bytearray] = []
-        # Whether rows go straight into the caller's matrix. Not if the answer sets the dimension for all others, because it
-        # must then be validated before its dimension is passed on.
-        self._is_in_place = vector_type == "dense" and dimension is not None
-        # Whether every row so far is an array of numbers of the right length; otherwise, and for sparse answers, the whole
-        # answer is validated at the end.
-        self._is_usual = vector_type != "sparse"
-        self._is_stopped = False
-        self._whole: WholeAnswer | None = None
-        self._size = 0
-        self.undecoded = 0
+    decoder: Decoder
+    count: int
+    vector_type: VectorType | None
+    dimension: int | None
+    rows: RowSource
+    undecoded: int = 0
+    # The next three are set in `__post_init__`.
+    _reader: RowReader | _native.RowReader = None  # type: ignore[assignment]
+    # Whether rows go straight into the caller's matrix. Not if the answer sets the dimension for all others, because it must
+    # then be validated before its dimension is passed on.
+    _is_in_place: bool = False
+    # Whether every row so far is an array of numbers of the right length; otherwise, and for sparse answers, the whole
+    # answer is validated at the end.
+    _is_usual: bool = True
+    _size: int = 0
+    # Pieces that have not been read, the first only from a position on; a bytearray at the end grows by small ones.
+    _pieces: list[bytes | bytearray] = []
+    _position: int = 0
+    # Pieces that have been read, as long as their rows are not in the caller's matrix.
+    _read_pieces: list[bytes | bytearray] = []
+    _matrix: NDArray[np.float32] | None = None
+    _is_stopped: bool = False
+    _whole: WholeAnswer | None = None
+
+    def __post_init__(self) -> None:
+        self._reader = self.decoder.reader(self.count, MOST_BYTES)
+        self._is_in_place = self.vector_type == "dense" and self.dimension is not None
+        self._is_usual = self.vector_type != "sparse"
 
     def __repr__(self) -> str:
         state = "" if self._is_usual else ", unusual"
-        return f"<StreamingDecoder of {self._count} rows{state}, {self.undecoded} bytes undecoded>"
+        return f"<StreamingDecoder of {self.count} rows{state}, {self.undecoded} bytes undecoded>"
 
     @property
     def has_matrix(self) -> bool:
@@ -142,7 +141,7 @@ class StreamingDecoder:
         """
         size = len(piece)
         self._size += size
-        most = self._count + 1
+        most = self.count + 1
         if self._size > most * MOST_BYTES:
             raise ResponseError(f"the answer has more than {most} MiB: one for each embedding, and one for the rest")
         if self._is_usual:
@@ -161,8 +160,8 @@ class StreamingDecoder:
             most: number of bytes after which no further row is started.
         """
         while self.undecoded and most > 0 and not self._is_stopped:
-            if self._matrix is None and self._dimension is not None:
-                self._matrix = self._new_matrix(self._dimension)
+            if self._matrix is None and self.dimension is not None:
+                self._matrix = self._new_matrix(self.dimension)
             # Bytes are not copied.
             pieces = tuple(map(bytes, self._pieces))
             outcome, done, self._position = self._reader.read(pieces, self._position, most)
@@ -192,9 +191,9 @@ class StreamingDecoder:
             self._position += 1
 
     def _new_matrix(self, dimension: int) -> NDArray[np.float32]:
-        if self._dimension is None and dimension > LONGEST_ROW:
+        if self.dimension is None and dimension > LONGEST_ROW:
             raise ValueError(f"a first row must have at most {LONGEST_ROW} numbers, got {dimension}")
-        matrix = self._rows.rows(dimension) if self._is_in_place else np.empty((self._count, dimension), np.float32)
+        matrix = self.rows.rows(dimension) if self._is_in_place else np.empty((self.count, dimension), np.float32)
         self._reader.attach(matrix)
         return matrix
 
@@ -218,21 +217,21 @@ class StreamingDecoder:
         if self._whole is None:
             self.decode()
             reader, matrix = self._reader, self._matrix
-            if reader.row == self._count and matrix is not None:
+            if reader.row == self.count and matrix is not None:
                 answer = judge_frame(reader.gaps, reader.rest)
                 if answer is not None:
                     if not self._is_in_place:
-                        self._rows.rows(matrix.shape[1])[:] = matrix
+                        self.rows.rows(matrix.shape[1])[:] = matrix
                     return answer
             body = self.body()
             self._read_pieces, self._pieces, self._is_in_place, self._is_usual = [], [body], False, False
             # The old reader and the matrix are not needed any more.
             self._reader, self._matrix = RowReader(0, 0), None
-            self._whole = WholeAnswer(body, count=self._count, vector_type=self._vector_type, dimension=self._dimension)
+            self._whole = WholeAnswer(body, count=self.count, vector_type=self.vector_type, dimension=self.dimension)
             if len(body) > most:
                 return None
         self._whole.judge(most)
-        return self._whole.finish(self._rows) if self._whole.is_done else None
+        return self._whole.finish(self.rows) if self._whole.is_done else None
 
     def body(self) -> bytes:
         """The body, once `finish` was called, or JSON that decodes to the same."""
