@@ -31,17 +31,18 @@ class PackedTexts(NamedTuple):
     load: Load
 
 
-class Packer(msgspec.Struct, eq=False):
+class Packer:
     """Packs texts, as they arrive, into requests as large as the limits allow.
 
     Args:
         limits: limits of one request; read again for every run of texts, because refusals may tighten them.
     """
 
-    _limits: LearnedLimits
-    _start: int = 0
-    _texts: list[str] = []
-    _load: Load = msgspec.field(default_factory=Load)
+    def __init__(self, limits: LearnedLimits) -> None:
+        self._limits = limits
+        self._start = 0
+        self._texts: list[str] = []
+        self._load = Load()
 
     @property
     def position(self) -> int:
@@ -109,6 +110,9 @@ class PendingTexts(msgspec.Struct, eq=False):
     _results: Results
     _positions: Sequence[int]
     _taken: int = 0
+
+    def __repr__(self) -> str:
+        return f"<PendingTexts {self._taken} of {len(self._positions)} taken>"
 
     def take(self) -> PlannedRequest | None:
         """Take the next request; `None` if there is none."""

@@ -52,7 +52,7 @@ class Decoder(NamedTuple):
     reader: type[RowReader | _native.RowReader]
 
 
-class RowReader(msgspec.Struct, eq=False):
+class RowReader:
     """Does the same as the native module's `RowReader`, in Python.
 
     Args:
@@ -66,14 +66,15 @@ class RowReader(msgspec.Struct, eq=False):
         kept: the bytes of a row that is not done, from its opening bracket on.
     """
 
-    _count: int
-    _longest: int
-    row: int = 0
-    gaps: list[bytes] = []
-    rest: bytearray = bytearray()
-    kept: bytes = b""
-    _is_in_data: bool = False
-    _matrix: NDArray[np.float32] | None = None
+    def __init__(self, count: int, longest: int) -> None:
+        self._count = count
+        self._longest = longest
+        self._is_in_data = False
+        self._matrix: NDArray[np.float32] | None = None
+        self.row = 0
+        self.gaps: list[bytes] = []
+        self.rest = bytearray()
+        self.kept = b""
 
     @property
     def kept_numbers(self) -> int:

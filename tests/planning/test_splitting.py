@@ -311,3 +311,9 @@ def test_a_request_out_of_time_names_its_last_error_if_it_has_one() -> None:
     error = request.out_of_time("too late", 2.0)
     assert (str(error), error.attempts) == ("too late; the last attempt failed with TransportError: cut", 1)
     assert (error.__cause__, error.retry_after) == (request.last_error, 2.0)
+
+
+def test_the_repr_of_pending_texts_shows_their_number_only() -> None:
+    pending = pending_of(["secret", "other"], RequestLimits(inputs=1, sequence_length=8))
+    pending.take()
+    assert repr(pending) == "<PendingTexts 1 of 2 taken>"
