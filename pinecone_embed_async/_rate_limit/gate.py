@@ -52,12 +52,12 @@ class Permit(LimiterPermit, eq=False, kw_only=True):
         if tokens != self.tokens:
             self.gate.change(lambda limiter, now: limiter.resize(self, tokens, now))
 
-    def accepted(self, billed: int | None) -> None:
-        """Record that the service accepted the request, and the tokens it billed if known."""
-        found = self.gate.change(lambda limiter, now: limiter.accepted(self, billed, now))
+    def accepted(self, tokens: int) -> None:
+        """Record that the service accepted the request, and the tokens that it counts for."""
+        found = self.gate.change(lambda limiter, now: limiter.accepted(self, tokens, now))
         if found is not None:
             warn_of_found_limit(*found)
-        self.gate.settle(self, "accepted", self.tokens if billed is None else billed)
+        self.gate.settle(self, "accepted", tokens)
 
     def failed(self, *, is_overload: bool) -> None:
         """Record that the request failed for a reason other than a limit, and whether the service is overloaded."""

@@ -131,12 +131,12 @@ class Limiter:
             self._remove(permit)
         self.dispatch(now)
 
-    def accepted(self, permit: LimiterPermit, billed: int | None, now: float) -> tuple[Key, int] | None:
+    def accepted(self, permit: LimiterPermit, tokens: int, now: float) -> tuple[Key, int] | None:
         """Record that the service accepted a request.
 
         Args:
             permit: its permit.
-            billed: tokens billed; `None` if the response did not report them.
+            tokens: tokens billed; those of the permit if the response did not report any.
             now: the time.
 
         Returns:
@@ -144,7 +144,7 @@ class Limiter:
         """
         if not self._close(permit, now):
             return None
-        flow, tokens = permit.flow, permit.tokens if billed is None else billed
+        flow = permit.flow
         # Shares go by billed tokens, because estimates differ in accuracy.
         flow.had += tokens - permit.tokens
         flow.concurrency.succeeded()

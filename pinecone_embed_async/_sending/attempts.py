@@ -262,7 +262,7 @@ class Sender:
             return
         # The service accepted the request even if its answer cannot be read.
         billed = request.billed
-        permit.accepted(None if billed is None else request.limits.billed(request.load, billed))
+        permit.accepted(permit.tokens if billed is None else request.limits.billed(request.load, billed))
 
     async def _finish_answer(
         self, request: PlannedRequest, decoding: _Decoding, observation: RequestObservation | None

@@ -587,7 +587,7 @@ class PacedScheduler:
         request.sent(self.clock.time())
         self.sent.append((*span(request), permit.tokens))
         error = None if self.outcome_of is None else await self.outcome_of(request)
-        permit.accepted(None)
+        permit.accepted(permit.tokens)
         return error
 
     def retrying(self, request: PlannedRequest, observation: None) -> tenacity.AsyncRetrying:
@@ -627,7 +627,7 @@ async def test_a_first_input_found_to_exceed_its_permit_waits_for_another() -> N
         paced.learned.estimator.bytes_per_token = 0.5
 
     paced = PacedScheduler(2, tokens=5, refuse=learn)
-    (await acquire_permit(paced.gate, paced.flow, 2, 2)).accepted(None)
+    (await acquire_permit(paced.gate, paced.flow, 2, 2)).accepted(2)
     running = asyncio.create_task(finish(paced.scheduler))
     await settle()
     assert not paced.sent, "3 tokens are free, and a text now has 4"

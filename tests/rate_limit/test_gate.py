@@ -65,13 +65,13 @@ async def test_an_available_permit_is_granted_without_waiting() -> None:
 async def test_waiters_share_one_timer_and_wake_in_order() -> None:
     clock = FakeClock()
     caller = Caller(gate(clock, 100), most=100)
-    (await caller.permit(100)).accepted(None)
+    (await caller.permit(100)).accepted(100)
     order = list[int]()
 
     async def wait(number: int) -> None:
         permit = await caller.permit(10, 10)
         order.append(number)
-        permit.accepted(None)
+        permit.accepted(permit.tokens)
 
     tasks = [asyncio.create_task(wait(number)) for number in range(10)]
     await settle()
@@ -106,7 +106,7 @@ async def test_a_waiter_cancelled_as_its_permit_is_granted_gives_it_back() -> No
     first = await caller.permit()
     cancelled, waits = (asyncio.create_task(caller.permit()) for _ in range(2))
     await settle()
-    first.accepted(None)
+    first.accepted(first.tokens)
     cancelled.cancel()
     await waits
     with pytest.raises(asyncio.CancelledError):
@@ -118,7 +118,7 @@ async def test_a_waiter_cancelled_as_its_permit_is_granted_gives_it_back() -> No
 async def test_a_waiter_that_leaves_takes_its_timer_with_it() -> None:
     clock = FakeClock()
     caller = Caller(gate(clock, 100))
-    (await caller.permit(100)).accepted(None)
+    (await caller.permit(100)).accepted(100)
     waits = asyncio.create_task(caller.permit(50, 50))
     await settle()
     assert clock.pending == 1
@@ -168,7 +168,7 @@ async def test_a_request_whose_deadline_comes_before_the_end_of_a_pause_fails_at
 async def test_a_timer_that_fires_early_is_set_again() -> None:
     clock = FakeClock()
     caller = Caller(gate(clock, 100))
-    (await caller.permit(100)).accepted(None)
+    (await caller.permit(100)).accepted(100)
     waits = asyncio.create_task(caller.permit(50, 50))
     await settle()
     caller.gate._fire(asyncio.get_running_loop())
@@ -181,7 +181,7 @@ async def test_a_guessed_limit_is_logged_once_with_the_cure(caplog: pytest.LogCa
     clock = FakeClock()
     caller = Caller(gate(clock))
     for _ in range(2):
-        (await caller.permit(100)).accepted(None)
+        (await caller.permit(100)).accepted(100)
         clock.advance(40)
     for _ in range(2):
         permits = [await caller.permit(10) for _ in range(2)]
@@ -190,7 +190,7 @@ async def test_a_guessed_limit_is_logged_once_with_the_cure(caplog: pytest.LogCa
             permit.rejected("Too many requests", PAUSE)
         assert len(caplog.records) <= 1
         clock.advance(60)
-        (await caller.permit(10)).accepted(None)
+        (await caller.permit(10)).accepted(10)
         clock.advance(60)
     (record,) = caplog.records
     assert record.levelname == "WARNING"
@@ -205,7 +205,7 @@ async def test_given_and_named_limits_are_not_logged_as_guesses(caplog: pytest.L
         permit = await caller.permit(100)
         permit.rejected("the max embedding tokens per minute (500) model 'model'", PAUSE)
         clock.advance(120)
-        (await caller.permit(100)).accepted(None)
+        (await caller.permit(100)).accepted(100)
     assert not caplog.records
 
 
@@ -230,7 +230,7 @@ def test_threads_that_share_a_gate_keep_its_limit_and_lose_no_wake_up() -> None:
                     over.append(now)
                 count.add(now, permit.tokens)
             await asyncio.sleep(0.001)
-            permit.accepted(None)
+            permit.accepted(permit.tokens)
             done.append(permit.tokens)
 
     async def work() -> None:
@@ -260,7 +260,7 @@ def test_a_response_in_one_thread_wakes_a_waiter_in_another() -> None:
     async def first() -> None:
         permit = await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)
         await asyncio.to_thread(until_the_other_waits)
-        permit.accepted(None)
+        permit.accepted(permit.tokens)
         await asyncio.to_thread(got.wait, 10)
 
     async def second() -> None:
@@ -285,7 +285,7 @@ def test_a_loop_is_notified_once_until_it_has_rechecked_its_timer() -> None:
 
     async def start() -> None:
         caller = Caller(shared)
-        (await caller.permit(100)).accepted(None)
+        (await caller.permit(100)).accepted(100)
         task = asyncio.create_task(caller.permit(50, 50))
         await asyncio.sleep(0)
         tasks.append(task)
@@ -343,7 +343,7 @@ def test_a_closed_event_loop_takes_no_permit_with_it(is_granted: bool) -> None:
 
     async def go_on() -> None:
         async with asyncio.timeout(10):
-            (await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)).accepted(None)
+            (await acquire_permit(shared, Flow(concurrency, KEY, "bulk"), 1, 1)).accepted(1)
 
     asyncio.run(go_on())
     assert concurrency.in_flight == 0
@@ -430,7 +430,7 @@ async def test_an_exception_in_a_step_does_not_block_the_next() -> None:
 
     with pytest.raises(ZeroDivisionError):
         caller.gate.change(broken)
-    (await caller.permit()).accepted(None)
+    (await caller.permit()).accepted(10)
 
 
 def child_of(work: Callable[[], bool]) -> bool:
@@ -577,7 +577,7 @@ def test_flows_of_a_process_and_its_child_have_different_names_for_the_quota_bac
 
 ENDS: list[tuple[Callable[[Permit], object], QuotaOutcome]] = [
     (lambda permit: permit.accepted(19), QuotaOutcome("accepted", 19)),
-    (lambda permit: permit.accepted(None), QuotaOutcome("accepted", 20)),
+    (lambda permit: permit.accepted(permit.tokens), QuotaOutcome("accepted", 20)),
     (lambda permit: permit.failed(is_overload=True), QuotaOutcome("failed", 20)),
     (
         lambda permit: permit.rejected("too much", Backoff(99.0, 99.0, lambda: 1.0, 3.0)),
@@ -613,7 +613,7 @@ async def test_a_quota_back_end_that_cannot_settle_is_logged_once(caplog: pytest
 
     caller = caller_of(Broken())
     for _ in range(2):
-        (await caller.permit()).accepted(None)
+        (await caller.permit()).accepted(10)
     (record,) = [record for record in caplog.records if record.levelname == "WARNING"]
     assert "could not settle a grant: ConnectionError: it is away" in record.getMessage()
 
@@ -691,7 +691,7 @@ async def test_a_grant_that_comes_after_its_request_was_cancelled_is_settled_as_
 async def test_a_grant_for_a_request_that_has_to_wait_beyond_its_deadline_is_settled_as_unused() -> None:
     cluster = Cluster()
     caller = Caller(RateLimitGate(LimiterOptions(requests_per_minute=1), clock=FakeClock(), backend=cluster))
-    (await caller.permit()).accepted(None)
+    (await caller.permit()).accepted(10)
     with pytest.raises(DeadlineExceededError):
         await caller.gate.wait(caller.gate.request(caller.flow, 10, 1, deadline=1005.0))
     assert cluster.outcomes[1:] == [(cluster.grants[1], QuotaOutcome("unused", 0))]
@@ -708,7 +708,7 @@ async def test_the_last_acceptance_is_known_with_and_without_a_quota_back_end() 
         assert caller.gate.last_acceptance(KEY) is None
         (await caller.permit()).failed(is_overload=False)
         assert caller.gate.last_acceptance(KEY) is None
-        (await caller.permit()).accepted(None)
+        (await caller.permit()).accepted(10)
         assert caller.gate.last_acceptance(KEY) == 1000.0
         assert caller.gate.last_acceptance(("model", "query")) is None
         assert caller.gate.last_acceptance(None) is None
@@ -753,7 +753,7 @@ async def test_the_last_acceptance_is_the_latest() -> None:
     caller = Caller(gate(clock))
     for _ in range(2):
         clock.advance(100)
-        (await caller.permit()).accepted(None)
+        (await caller.permit()).accepted(10)
         assert caller.gate.last_acceptance(KEY) == clock.now
 
 
@@ -785,7 +785,7 @@ def test_a_waiter_in_another_thread_is_woken_for_every_window() -> None:
                 # The other thread waits for a response, so it has no timer of its own.
                 while not shared.waiting({*concurrencies(shared)}):  # noqa: ASYNC110 - another thread has no event
                     await asyncio.sleep(0.001)
-                permit.accepted(None)
+                permit.accepted(permit.tokens)
                 assert await asyncio.to_thread(waits.acquire, timeout=5), "the waiter was not woken"
         full.release()
 

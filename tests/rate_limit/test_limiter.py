@@ -257,14 +257,14 @@ def test_a_briefly_absent_call_does_not_overtake_those_that_were_blocked_meanwhi
     for _ in range(9):
         harness.request(absent, 50)
     for permit in harness.permits:
-        harness.limiter.accepted(permit, None, harness.now)
+        harness.limiter.accepted(permit, permit.tokens, harness.now)
     for _ in range(3):
         harness.request(waits, 50)
     before = len(harness.permits)
     for _ in range(2):
         harness.wait()
         for permit in harness.permits[before:]:
-            harness.limiter.accepted(permit, None, harness.now)
+            harness.limiter.accepted(permit, permit.tokens, harness.now)
     # They alternate: neither makes up for what the other limit was used for.
     assert Counter(permit.flow for permit in harness.permits[before:]) == {waits: 2, absent: 2}
 
@@ -373,7 +373,7 @@ def test_a_full_concurrency_limiter_does_not_block_another() -> None:
     harness.request(second)
     assert [permit.flow.concurrency for permit in harness.permits] == [full, free]
     assert math.isinf(harness.limiter.next_at)
-    harness.limiter.accepted(harness.permits[0], None, harness.now)
+    harness.limiter.accepted(harness.permits[0], harness.permits[0].tokens, harness.now)
     assert len(harness.permits) == 3
 
 
@@ -400,7 +400,7 @@ def test_interactive_work_takes_the_next_tokens_that_come_free() -> None:
     harness, concurrency = Harness(tokens_per_minute=100), ConcurrencyLimiter(8)
     bulk, interactive = flow(concurrency), flow(concurrency, "interactive")
     harness.request(bulk, 100)
-    harness.limiter.accepted(harness.permits[0], None, harness.now)
+    harness.limiter.accepted(harness.permits[0], harness.permits[0].tokens, harness.now)
     harness.request(bulk, 100, least=50)
     harness.request(interactive, 100)
     harness.wait()
@@ -459,7 +459,7 @@ def test_shrinking_a_permit_leaves_the_rest_to_others() -> None:
 
 
 ENDS = [
-    lambda harness, permit: harness.limiter.accepted(permit, None, harness.now),
+    lambda harness, permit: harness.limiter.accepted(permit, permit.tokens, harness.now),
     lambda harness, permit: harness.limiter.failed(permit, harness.now, is_overload=False),
     lambda harness, permit: harness.limiter.give_back(permit, harness.now),
     lambda harness, permit: harness.reject(permit),
@@ -496,7 +496,7 @@ def test_ending_a_closed_or_forgotten_permit_again_does_nothing(end: Callable[[H
         if forget:
             harness.limiter.forget_requests(harness.now)
         else:
-            harness.limiter.accepted(permit, None, harness.now)
+            harness.limiter.accepted(permit, permit.tokens, harness.now)
         end(harness, permit)
         limit = harness.limiter._budgets[KEY].limit
         assert concurrency.in_flight == 0
@@ -583,7 +583,7 @@ def test_accepted_requests_raise_a_halved_limit_in_flight() -> None:
     harness.limiter.failed(harness.permits[0], harness.now, is_overload=True)
     assert concurrency.limit == 1
     harness.request(flow(concurrency))
-    harness.limiter.accepted(harness.permits[1], None, harness.now)
+    harness.limiter.accepted(harness.permits[1], harness.permits[1].tokens, harness.now)
     assert concurrency.limit == 2
 
 
@@ -593,7 +593,7 @@ def test_a_rejection_for_requests_halves_those_in_flight_and_its_limit_is_learne
         harness.request(flow(concurrency))
     harness.now += 0.5
     for permit in harness.permits[:4]:
-        harness.limiter.accepted(permit, None, harness.now)
+        harness.limiter.accepted(permit, permit.tokens, harness.now)
     for permit in harness.permits[4:8]:
         harness.reject(permit, NamedLimit("requests per second", 4), backoff=Backoff(1.0, math.inf, lambda: 1.0))
     assert concurrency.limit == 4
@@ -614,7 +614,7 @@ def test_wait_left_after_a_rejection_lasts_until_the_request_limit_has_room() ->
     for _ in range(4):
         harness.request(flow(concurrency))
     for permit in harness.permits[:3]:
-        harness.limiter.accepted(permit, None, harness.now)
+        harness.limiter.accepted(permit, permit.tokens, harness.now)
     harness.now += 20
     harness.reject(harness.permits[3], NamedLimit("requests per minute", 3))
     assert harness.limiter.known_pause(KEY, harness.now).left(harness.now) == 1
@@ -663,7 +663,7 @@ def test_a_learned_request_limit_does_not_stop_probes_of_the_token_limit() -> No
     harness.reject(harness.permits[0], NamedLimit("tokens per minute", 100))
     harness.now += 5 * 60
     harness.request(flow(concurrency), 100)
-    harness.limiter.accepted(harness.permits[1], None, harness.now)
+    harness.limiter.accepted(harness.permits[1], harness.permits[1].tokens, harness.now)
     harness.request(flow(concurrency), 100)
     assert harness.permits[2].is_probe
     harness.reject(harness.permits[2], NamedLimit("requests per second", 10))
@@ -675,7 +675,7 @@ def test_a_learned_request_limit_does_not_stop_probes_of_the_token_limit() -> No
 def test_waiting_for_a_request_limit_does_not_count_as_waiting_for_tokens() -> None:
     harness, concurrency = Harness(tokens_per_minute=1000, requests_per_minute=1), ConcurrencyLimiter(8)
     harness.request(flow(concurrency))
-    harness.limiter.accepted(harness.permits[0], None, harness.now)
+    harness.limiter.accepted(harness.permits[0], harness.permits[0].tokens, harness.now)
     harness.request(flow(concurrency))
     harness.now += 30
     (known,) = harness.limiter.statistics(harness.now)
