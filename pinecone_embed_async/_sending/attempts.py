@@ -149,12 +149,12 @@ class Sender:
             ConfigurationError: the session passed to the client, or the quota, cannot be used.
             DeadlineExceededError: no permit can come before the deadline of the last caller.
         """
-        gate, clock, key = self._engine.gate, self._engine.clock, self._key
-        state = await self._engine.network.open()
+        engine = self._engine
+        state = await engine.network.open()
         if state is not self._state:
             # The first request, or the client was reopened meanwhile.
-            self._state, self._flow = state, Flow(state.concurrency, key, self._priority)
-        least, limit = request.least_tokens, gate.known_limit(key)
+            self._state, self._flow = state, Flow(state.concurrency, self._key, self._priority)
+        least, limit = request.least_tokens, engine.gate.known_limit(self._key)
         if least > limit and request.certain_tokens > limit:
             position = request.positions[0]
             raise InputError(
@@ -165,22 +165,22 @@ class Sender:
         while True:
             deadline = self._callers.next_deadline
             certain = 0 if deadline is None else request.certain_tokens
-            permit = gate.request(self._flow, request.load.tokens, least, deadline=deadline, certain=certain)
+            permit = engine.gate.request(self._flow, request.load.tokens, least, deadline=deadline, certain=certain)
             if permit.is_granted:
                 return permit
-            started = clock.time()
+            started = engine.clock.time()
             # Later calls are held only for lack of a place; otherwise they would miss tokens that come free, and learn too
             # late of a pause that outlasts their deadlines.
             needs_place = not is_paused and not state.concurrency.has_room(self._priority, started)
             try:
                 with self._callers.waiting() if needs_place else contextlib.nullcontext():
-                    return await gate.wait(permit, observation or self)
+                    return await engine.gate.wait(permit, observation or self)
             except DeadlineExceededError as error:
                 if permit.pause is None or self._callers.dismiss_late(permit.pause.until, error.with_traceback(None)):
                     raise
                 is_paused = True
             finally:
-                waited = clock.time() - started
+                waited = engine.clock.time() - started
                 if observation is None:
                     self._waited += waited
                 else:
