@@ -325,7 +325,7 @@ class _Decoding(msgspec.Struct, eq=False):
                     decoder.decode(SLICE_BYTES)
                     continue
                 # Only the event loop's thread may allocate the matrix; its dimension is that of the first row.
-                while decoder.undecoded and not decoder.has_matrix:
+                while decoder.undecoded and decoder.matrix is None:
                     decoder.decode(1)
                 await thread.decode(decoder, THREAD_BYTES)
 

@@ -76,7 +76,7 @@ class StreamingDecoder(msgspec.Struct, eq=False):
     A piece is freed once its rows are in the caller's matrix. If the body is needed again, the rows are encoded as JSON that
     decodes to the same float32 numbers.
 
-    `decode` may be called in a thread once `has_matrix`. While the native reader works, it does not hold the GIL.
+    `decode` may be called in a thread once there is a `matrix`. While the native reader works, it does not hold the GIL.
 
     Args:
         decoder: decodes the rows.
@@ -88,6 +88,8 @@ class StreamingDecoder(msgspec.Struct, eq=False):
 
     Attributes:
         undecoded: number of bytes that `decode` has not processed.
+        matrix: the rows decoded so far; `None` until a row shows their dimension, unless it is known, and for an answer that
+            is validated whole.
     """
 
     decoder: Decoder
@@ -96,6 +98,7 @@ class StreamingDecoder(msgspec.Struct, eq=False):
     dimension: int | None
     rows: RowSource
     undecoded: int = 0
+    matrix: NDArray[np.float32] | None = None
     # The next three are set in `__post_init__`.
     _reader: RowReader | _native.RowReader = None  # type: ignore[assignment]
     # Whether rows go straight into the caller's matrix. Not if the answer sets the dimension for all others, because it must
@@ -110,7 +113,6 @@ class StreamingDecoder(msgspec.Struct, eq=False):
     _position: int = 0
     # Pieces that have been read, as long as their rows are not in the caller's matrix.
     _read_pieces: list[bytes | bytearray] = []
-    _matrix: NDArray[np.float32] | None = None
     _is_stopped: bool = False
     _whole: WholeAnswer | None = None
 
@@ -122,11 +124,6 @@ class StreamingDecoder(msgspec.Struct, eq=False):
     def __repr__(self) -> str:
         state = "" if self._is_usual else ", unusual"
         return f"<StreamingDecoder of {self.count} rows{state}, {self.undecoded} bytes undecoded>"
-
-    @property
-    def has_matrix(self) -> bool:
-        """Whether `decode` need not ask for the caller's matrix, because it has it."""
-        return self._matrix is not None
 
     @property
     def left(self) -> int:
@@ -160,8 +157,8 @@ class StreamingDecoder(msgspec.Struct, eq=False):
             most: number of bytes after which no further row is started.
         """
         while self.undecoded and most > 0 and not self._is_stopped:
-            if self._matrix is None and self.dimension is not None:
-                self._matrix = self._new_matrix(self.dimension)
+            if self.matrix is None and self.dimension is not None:
+                self._allocate(self.dimension)
             # Bytes are not copied.
             pieces = tuple(map(bytes, self._pieces))
             outcome, done, self._position = self._reader.read(pieces, self._position, most)
@@ -178,24 +175,24 @@ class StreamingDecoder(msgspec.Struct, eq=False):
 
     def _read_odd_row(self) -> None:
         try:
-            if self._matrix is None:
+            if self.matrix is None:
                 # The row is decoded by the next call, perhaps in a thread: the first write to new memory takes long.
-                self._matrix = self._new_matrix(self._reader.kept_numbers)
+                self._allocate(self._reader.kept_numbers)
             else:
                 with np.errstate(over="raise"):
-                    place(self._matrix, self._reader.row, self._reader.kept)
+                    place(self.matrix, self._reader.row, self._reader.kept)
                 self._reader.accept()
         except UNREADABLE:
             self._is_usual = False
             # The kept row's closing bracket, where the reader stops, is part of `kept`.
             self._position += 1
 
-    def _new_matrix(self, dimension: int) -> NDArray[np.float32]:
+    def _allocate(self, dimension: int) -> None:
+        """Ask for the matrix, or make one if the answer must be validated first."""
         if self.dimension is None and dimension > LONGEST_ROW:
             raise ValueError(f"a first row must have at most {LONGEST_ROW} numbers, got {dimension}")
-        matrix = self.rows.rows(dimension) if self._is_in_place else np.empty((self.count, dimension), np.float32)
-        self._reader.attach(matrix)
-        return matrix
+        self.matrix = self.rows.rows(dimension) if self._is_in_place else np.empty((self.count, dimension), np.float32)
+        self._reader.attach(self.matrix)
 
     def stop(self) -> None:
         """Make a `decode` that runs in another thread stop within 256 KiB; nothing more is decoded."""
@@ -216,7 +213,7 @@ class StreamingDecoder(msgspec.Struct, eq=False):
         """
         if self._whole is None:
             self.decode()
-            reader, matrix = self._reader, self._matrix
+            reader, matrix = self._reader, self.matrix
             if reader.row == self.count and matrix is not None:
                 answer = judge_frame(reader.gaps, reader.rest)
                 if answer is not None:
@@ -226,7 +223,7 @@ class StreamingDecoder(msgspec.Struct, eq=False):
             body = self.body()
             self._read_pieces, self._pieces, self._is_in_place, self._is_usual = [], [body], False, False
             # The old reader and the matrix are not needed any more.
-            self._reader, self._matrix = RowReader(0, 0), None
+            self._reader, self.matrix = RowReader(0, 0), None
             self._whole = WholeAnswer(body, count=self.count, vector_type=self.vector_type, dimension=self.dimension)
             if len(body) > most:
                 return None
@@ -241,7 +238,7 @@ class StreamingDecoder(msgspec.Struct, eq=False):
         return b"".join([*self._encode_rows(), self._reader.rest, self._reader.kept, rest])
 
     def _encode_rows(self) -> Iterator[bytes]:
-        if self._matrix is not None:
-            for gap, row in zip(self._reader.gaps, self._matrix, strict=False):
+        if self.matrix is not None:
+            for gap, row in zip(self._reader.gaps, self.matrix, strict=False):
                 yield gap
                 yield msgspec.json.encode(row.tolist())[1:-1]

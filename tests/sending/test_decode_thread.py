@@ -117,7 +117,7 @@ def begun() -> tuple[StreamingDecoder, NDArray[np.float32]]:
         rows=RowsOf(lambda _: matrix),
     )
     decoder.add(BODY)
-    while not decoder.has_matrix:
+    while decoder.matrix is None:
         decoder.decode(1)
     return decoder, matrix
 

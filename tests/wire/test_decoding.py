@@ -91,8 +91,8 @@ def test_it_has_the_callers_matrix_only_once_it_has_asked_for_it(decoder: Decode
     rows = Rows()
     reading = begin(decoder, rows)
     reading.add(BODY)
-    assert not reading.has_matrix
-    while not reading.has_matrix:
+    assert reading.matrix is None
+    while reading.matrix is None:
         reading.decode(1)
     assert rows.asked == [3]
     # So the rest may be decoded in a thread, which must not ask.
