@@ -240,13 +240,7 @@ class Runtime:
         """
         parameters, clock = options.parameters, self.options.clock
         planner = RequestPlanner(pending, self.learned, parameters.encoded, clock, is_single)
-        sender = Sender(
-            self.engine,
-            parameters.values,
-            deadline=deadline,
-            priority=options.priority,
-            callers=callers,
-        )
+        sender = Sender(self.engine, parameters.values, deadline, options.priority, callers)
         most = max_under_way or 2 * self.options.max_concurrency
         if options.progress is None:
             progress = None

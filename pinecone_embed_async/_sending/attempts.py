@@ -104,7 +104,7 @@ class Callers(Protocol):
         """End the calls whose deadline is not after `until`; return whether none is left."""
 
 
-class Sender:
+class Sender(msgspec.Struct, eq=False):
     """Makes the attempts of the requests of one call or stream, and returns their errors.
 
     Args:
@@ -115,27 +115,19 @@ class Sender:
         callers: the calls on whose behalf the requests are sent.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        parameters: Mapping[str, Any],
-        *,
-        deadline: float | None,
-        priority: Priority,
-        callers: Callers,
-    ) -> None:
-        self._engine = engine
-        self._parameters = parameters
-        self._deadline = deadline
-        self._priority: Priority = priority
-        self._key = engine.key(parameters)
-        # Both are set by `permit`, before any attempt.
-        self._state: LoopState = None  # type: ignore[assignment]
-        self._flow: Flow
-        self._dispatcher = engine.options.dispatcher
-        self._callers = callers
-        # A request is planned when its first permit comes, so until then the call waits, not a request.
-        self._waited = 0.0
+    _engine: Engine
+    _parameters: Mapping[str, Any]
+    _deadline: float | None
+    _priority: Priority
+    _callers: Callers
+    # Both are set by `permit`, before any attempt.
+    _state: LoopState = None  # type: ignore[assignment]
+    _flow: Flow = None  # type: ignore[assignment]
+    # A request is planned when its first permit comes, so until then the call waits, not a request.
+    _waited: float = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Sender of {self._priority} requests>"
 
     async def permit(self, request: PlannedRequest, observation: RequestObservation | None = None) -> Permit:
         """Wait for a permit to send a request, or at least its first inputs.
@@ -153,8 +145,8 @@ class Sender:
         state = await engine.network.open()
         if state is not self._state:
             # The first request, or the client was reopened meanwhile.
-            self._state, self._flow = state, Flow(state.concurrency, self._key, self._priority)
-        least, limit = request.least_tokens, engine.gate.known_limit(self._key)
+            self._state, self._flow = state, Flow(state.concurrency, engine.key(self._parameters), self._priority)
+        least, limit = request.least_tokens, engine.gate.known_limit(self._flow.key)
         if least > limit and request.certain_tokens > limit:
             position = request.positions[0]
             raise InputError(
@@ -188,25 +180,25 @@ class Sender:
 
     def out_of_time(self, message: str) -> DeadlineExceededError:
         """The error of a call whose deadline has passed; `retry_after` says how much longer it would have to wait."""
-        return self._engine.out_of_time(self._key, message)
+        return self._engine.out_of_time(self._engine.key(self._parameters), message)
 
     def waiting(self, pause: float) -> None:
         """Report to the hooks that the next request must wait for its permit."""
-        if self._dispatcher is not None:
+        if (dispatcher := self._engine.options.dispatcher) is not None:
             for call in self._callers.calls:
-                self._dispatcher.dispatch(Waiting(call, pause))
+                dispatcher.dispatch(Waiting(call, pause))
 
     def observe(self, request: PlannedRequest) -> RequestObservation | None:
         """Report to the hooks that a request is about to be sent; return `None` without hooks."""
-        if self._dispatcher is None:
+        if (dispatcher := self._engine.options.dispatcher) is None:
             return None
         waited, self._waited = self._waited, 0.0
         subject = ObservedRequest(self._callers.calls, len(request.texts), request.load.tokens, request.is_probe)
-        return RequestObservation(self._dispatcher, self._engine.clock, subject, waited)
+        return RequestObservation(dispatcher, self._engine.clock, subject, waited)
 
     def retrying(self, request: PlannedRequest, observation: RequestObservation | None) -> tenacity.AsyncRetrying:
         """The tenacity loop for the attempts of a request."""
-        return RetryLoop(self._engine, request, self._key, self._deadline, observation).retrying()
+        return RetryLoop(self._engine, request, self._flow.key, self._deadline, observation).retrying()
 
     async def attempt(
         self, request: PlannedRequest, permit: Permit, observation: RequestObservation | None
