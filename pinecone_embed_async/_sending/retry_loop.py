@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import tenacity
 
 from pinecone_embed_async._errors import RateLimitError
@@ -12,11 +13,12 @@ from pinecone_embed_async._sending.retry import Verdict, final_error, record_fai
 if TYPE_CHECKING:
     from pinecone_embed_async._errors import EmbedError
     from pinecone_embed_async._planning import Attempts
+    from pinecone_embed_async._rate_limit import Key
     from pinecone_embed_async._sending.engine import Engine
     from pinecone_embed_async._telemetry import RequestObservation
 
 
-class RetryLoop:
+class RetryLoop(msgspec.Struct, eq=False):
     """Tells tenacity whether and when to make another attempt.
 
     Args:
@@ -27,21 +29,16 @@ class RetryLoop:
         observation: reports to the hooks; `None` without hooks.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        attempts: Attempts,
-        key: tuple[str, str] | None = None,
-        deadline: float | None = None,
-        observation: RequestObservation | None = None,
-    ) -> None:
-        self._engine = engine
-        self._attempts = attempts
-        self._key = key
-        self._deadline = deadline
-        self._observation = observation
-        self._verdict = Verdict.FINAL
-        self._final: EmbedError | None = None
+    _engine: Engine
+    _attempts: Attempts
+    _key: Key | None = None
+    _deadline: float | None = None
+    _observation: RequestObservation | None = None
+    _verdict: Verdict = Verdict.FINAL
+    _final: EmbedError | None = None
+
+    def __repr__(self) -> str:
+        return f"<RetryLoop of {self._attempts!r}>"
 
     def retrying(self) -> tenacity.AsyncRetrying:
         """The loop over attempts, which must return their error instead of raising it."""
