@@ -110,7 +110,7 @@ class TokenLimit:
     def __repr__(self) -> str:
         limit = "no limit known" if math.isinf(self.limit) else f"limit {self.limit:.0f}"
         state = ", one at a time until accepted" if self.streak else ""
-        # The time is not known here, so what has expired since the last look still counts.
+        # The time is not known here, so what has expired but was not dropped yet still counts.
         return f"<TokenLimit {self.used(-math.inf)} used, {limit} ({self.source}){state}>"
 
     @property
