@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from pinecone_embed_async._rate_limit.forecast import Demand
+from pinecone_embed_async._rate_limit.demand import Demand
 from pinecone_embed_async._rate_limit.quota import Key, LimiterOptions
 from pinecone_embed_async._rate_limit.token_limit import TokenLimit
 

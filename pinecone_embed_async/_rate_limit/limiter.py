@@ -7,8 +7,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from pinecone_embed_async._rate_limit.budgets import KEYS_KEPT, Budget, Budgets
+from pinecone_embed_async._rate_limit.demand import KEPT_AT_MOST
 from pinecone_embed_async._rate_limit.fair_queue import FairQueue, Group
-from pinecone_embed_async._rate_limit.forecast import KEPT_AT_MOST
 from pinecone_embed_async._rate_limit.named_limits import RequestRateLimit
 from pinecone_embed_async._rate_limit.pauses import Backoff, KnownPause
 from pinecone_embed_async._rate_limit.token_limit import PLENTY, TokenLimit, smallest_part

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from pinecone_embed_async._rate_limit.quota import PlanName, Quota, TokenStatistics
 
-STATE_VERSION = 13
+STATE_VERSION = 14
 """Version of the stored state; raised whenever an attribute of a stored object changes."""
 
 VERSION = f"{__version__}, state {STATE_VERSION}"
