@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import types
 from array import array
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from pinecone_embed_async._planning import PendingTexts
 from pinecone_embed_async._results import Dimension, summed_up, with_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from pinecone_embed_async._inputs import Faults, Inputs
     from pinecone_embed_async._options import CallOptions
     from pinecone_embed_async._results import DenseEmbeddings, SparseEmbeddings
-
-StepsT = TypeVar("StepsT")
 
 
 async def embed(
@@ -149,7 +146,7 @@ class _Call(CallObserver, eq=False):
                     scheduler.report()
                 await scheduler.end(in_place=is_single)
         vector_type = runtime.engine.vector_type
-        result = await _run_in_slices(builder.finish(runtime.options.model, vector_type, self.positions))
+        result = await builder.finish(runtime.options.model, vector_type, self.positions)
         if scheduler.progress_error is not None:
             # Raised even with `on_error="return"`, which covers only failed inputs.
             raise with_outcome(scheduler.progress_error, result)
@@ -195,10 +192,3 @@ class _Call(CallObserver, eq=False):
             raise problems[0]
         # If the deadline has passed, the scheduler reports that for every text without a row.
         self._runtime.check_open()
-
-
-@types.coroutine
-def _run_in_slices(steps: Generator[None, None, StepsT]) -> Generator[None, None, StepsT]:
-    """Run a generator, one step per event loop iteration, and return its result."""
-    # A bare `yield` reaches the event loop as it does from `asyncio.sleep(0)`.
-    return (yield from steps)

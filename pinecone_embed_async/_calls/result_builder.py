@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -147,10 +148,13 @@ class ResultBuilder:
         failures = self.failures()
         return failures[0].error if failures else None
 
+    @types.coroutine
     def finish(
         self, model: str, vector_type: VectorType | None, positions: NDArray[np.intp] | None = None
     ) -> Generator[None, None, DenseEmbeddings | SparseEmbeddings]:
         """Build the result in small steps; rows that were not embedded are NaN, or empty if sparse.
+
+        Awaited, it takes one step per event loop iteration: its bare yields are what `asyncio.sleep(0)` consists of.
 
         Args:
             model: name of the model.

@@ -242,7 +242,6 @@ class Scheduler(msgspec.Struct, eq=False):
             # Not raised here: in Python 3.11, a task group whose task fails leaves its caller marked as cancelled.
             self.progress_error = EmbedError(f"`progress` raised {type(cause).__name__}, which ended the call")
             self.progress_error.__cause__ = cause
-        if self.progress_error is not None:
             self.stop(self.progress_error)
 
     async def _take(self) -> tuple[PlannedRequest, Permit] | None:
