@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
+from rich.pretty import pretty_repr
 
 import pinecone_embed_async
 from pinecone_embed_async import EmbedClient, EmbedError, RetryPolicy
@@ -65,6 +66,12 @@ def assert_frames_are_silent(error: BaseException) -> None:
             if frame.filename.startswith(SENDERS):
                 seen += 1
                 assert_silent(frame.locals, f"the locals of {frame.name} in {Path(frame.filename).name}")
+        # rich shows objects by their `__rich_repr__`, if they have one.
+        for running, _ in traceback.walk_tb(one.__traceback__):
+            code = running.f_code
+            if code.co_filename.startswith(PACKAGE):
+                shown = pretty_repr(dict(running.f_locals), max_length=10)
+                assert_silent(shown, f"what rich shows of the locals of {code.co_name} in {Path(code.co_filename).name}")
     assert seen
 
 

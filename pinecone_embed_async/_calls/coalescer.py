@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning import Load, utf8_length
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class RequestStarter(Protocol):
         """See `Sender.out_of_time`."""
 
 
-class Waiter(msgspec.Struct, eq=False):
+class Waiter(SilentStruct):
     """A caller that waits for the vector of its text.
 
     Args:
@@ -56,9 +57,6 @@ class Waiter(msgspec.Struct, eq=False):
     call: ObservedCall | None = None
     shared: SharedRequest = None  # type: ignore[assignment]
 
-    # That of a struct would show the text.
-    __repr__ = object.__repr__
-
     @property
     def is_waiting(self) -> bool:
         """Whether the caller has no outcome yet, and was not cancelled."""
@@ -70,7 +68,7 @@ class Waiter(msgspec.Struct, eq=False):
             self.outcome.set_result(outcome)
 
 
-class SharedRequest(msgspec.Struct, eq=False):
+class SharedRequest(SilentStruct):
     """A request shared by single calls. Equal texts share a position in it.
 
     Attributes:

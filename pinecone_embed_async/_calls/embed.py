@@ -117,7 +117,7 @@ async def _distinct(
     return [key if isinstance(key, str) else "" for key in first], shared, np.array(rows, np.intp)
 
 
-class _Call(CallObserver, eq=False):
+class _Call(CallObserver):
     """A call with its checked inputs.
 
     Attributes:

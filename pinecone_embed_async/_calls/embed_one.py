@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from pinecone_embed_async._calls.coalescer import Waiter
 from pinecone_embed_async._calls.single_results import SingleResults
 from pinecone_embed_async._errors import InputError
 from pinecone_embed_async._inputs import text_of
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning import PendingTexts
 from pinecone_embed_async._results import Dimension, SparseVector
 
@@ -51,7 +50,7 @@ async def embed_one(runtime: Runtime, text: Input, options: CallOptions) -> NDAr
         return await call.join(waiter) if vector is None else vector
 
 
-class _SingleCall(msgspec.Struct, eq=False):
+class _SingleCall(SilentStruct):
     """One call of `embed_one`, without its text: it may outlive the call, as the starter of a shared request.
 
     Attributes:

@@ -16,6 +16,7 @@ from pinecone_embed_async._calls.single_calls import SingleCalls
 from pinecone_embed_async._errors import ClosedError, NotFoundError
 from pinecone_embed_async._foreign import ForeignCode
 from pinecone_embed_async._inputs import iter_texts
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Learned, RequestPlanner, estimate_cost
 from pinecone_embed_async._sending import Discovery, Engine, Sender, get_body
@@ -305,7 +306,7 @@ class Runtime:
 _NO_CONTEXT = contextlib.nullcontext()
 
 
-class _Registered(msgspec.Struct, eq=False):
+class _Registered(SilentStruct):
     """Registers work while its block runs. A class, because a generator would take twice as long."""
 
     at_work: dict[Scheduler | asyncio.Timeout, asyncio.AbstractEventLoop]
@@ -318,7 +319,7 @@ class _Registered(msgspec.Struct, eq=False):
         del self.at_work[self.work]
 
 
-class CallObserver(msgspec.Struct, eq=False):
+class CallObserver(SilentStruct):
     """Reports the progress of a call to its caller, and its totals to the hooks; as `Callers`, it stands for this one call.
 
     Attributes:
@@ -332,9 +333,6 @@ class CallObserver(msgspec.Struct, eq=False):
     results: ResultBuilder | StreamBatches
     total: int | None
     subject: ObservedCall | None = None
-
-    # That of a struct would show the texts of a call.
-    __repr__ = object.__repr__
 
     def showing(self) -> contextlib.AbstractAsyncContextManager[object]:
         """Show the progress bar while the block runs, if the caller asked for one."""

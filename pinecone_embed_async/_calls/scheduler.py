@@ -17,7 +17,7 @@ from pinecone_embed_async._errors import (
     InputError,
     unexpected_error,
 )
-from pinecone_embed_async._log import logger
+from pinecone_embed_async._log import SilentStruct, logger
 
 if TYPE_CHECKING:
     from pinecone_embed_async._cache import CallCache
@@ -39,7 +39,7 @@ class ProgressReporter(Protocol):
         """Report the progress, after each request and after inputs that fail without one. An exception ends the job."""
 
 
-class Scheduler(msgspec.Struct, eq=False):
+class Scheduler(SilentStruct):
     """Runs the planner's requests with bounded concurrency, each through all its attempts.
 
     What becomes of the inputs of a request that is ended early:

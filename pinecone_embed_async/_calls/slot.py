@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from pinecone_embed_async._foreign import Cancellations
+from pinecone_embed_async._log import SilentStruct
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._planning import PlannedRequest
 
 
-class Slot(msgspec.Struct, eq=False):
+class Slot(SilentStruct):
     """A slot for one request under way.
 
     Attributes:

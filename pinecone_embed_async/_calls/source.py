@@ -14,6 +14,7 @@ import msgspec
 from pinecone_embed_async._errors import EmbedError, InputError
 from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
 from pinecone_embed_async._inputs import check_iterable, text_of
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def check_source(source: object) -> None:
         raise InputError(f"the source must be an iterable or an async iterable, got {type(source).__name__}")
 
 
-class SourceReader(msgspec.Struct, eq=False):
+class SourceReader(SilentStruct):
     """Pulls items from a source, and splits them into batches in a queue, from which the stream takes them over.
 
     The number of batches that are read but not delivered is bounded: no item is read once there are `window` of them. A
@@ -96,9 +97,6 @@ class SourceReader(msgspec.Struct, eq=False):
     _refused: InputError | None = None
     _timer: Timer | None = None
     _is_overdue: bool = False
-
-    # That of a struct would show items.
-    __repr__ = object.__repr__
 
     def __post_init__(self) -> None:
         self._is_async = isinstance(self._source, AsyncIterable)

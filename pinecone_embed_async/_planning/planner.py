@@ -21,6 +21,7 @@ from pinecone_embed_async._errors import (
     ResponseError,
     TransportError,
 )
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning.load import Load
 from pinecone_embed_async._planning.request import PlannedRequest
 
@@ -52,7 +53,7 @@ class PendingInputs(Protocol):
         """Give back what was cut off from the request taken last."""
 
 
-class RequestPlanner(msgspec.Struct, eq=False):
+class RequestPlanner(SilentStruct):
     """Plans the requests of one call or stream, and decides what to do after their outcomes.
 
     A request that is refused for its content is halved until each refused input is alone in its request. If no request with
@@ -87,7 +88,7 @@ class RequestPlanner(msgspec.Struct, eq=False):
     # The next request of `pending`; it comes after the parts.
     _ahead: PlannedRequest | None = None
     # Refused requests that wait for the outcome of the probe, or of the search in another request.
-    _suspended: list[tuple[PlannedRequest, InvalidRequestError]] = []
+    _suspended: list[tuple[PlannedRequest, InvalidRequestError]] = msgspec.field(default_factory=list)
     # The probe to send next.
     _probe: PlannedRequest | None = None
     # The request searched for the first refused input, and how many of its inputs have no outcome yet; 0 once the search has

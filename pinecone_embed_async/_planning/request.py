@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
 from pinecone_embed_async._errors import DeadlineExceededError
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning.load import Load, utf8_length
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._wire import Answer, SparseBlock
 
 
-class Attempts(msgspec.Struct, eq=False, kw_only=True):
+class Attempts(SilentStruct, kw_only=True):
     """The attempts of one request.
 
     Attributes:

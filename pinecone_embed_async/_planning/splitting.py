@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning.load import Load, utf8_length
 from pinecone_embed_async._planning.request import PlannedRequest
 
@@ -95,7 +94,7 @@ def count_requests(sizes: Iterable[int], limits: RequestLimits) -> int:
     return requests + (load.inputs > 0)
 
 
-class PendingTexts(msgspec.Struct, eq=False):
+class PendingTexts(SilentStruct):
     """The texts of a call that have not been sent yet; each request is planned on demand with the current limits.
 
     Args:

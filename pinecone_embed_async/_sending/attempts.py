@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from pinecone_embed_async._errors import (
     DeadlineExceededError,
     EmbedError,
@@ -16,7 +14,7 @@ from pinecone_embed_async._errors import (
     kind_of,
     unexpected_error,
 )
-from pinecone_embed_async._log import logger
+from pinecone_embed_async._log import SilentStruct, logger
 from pinecone_embed_async._models import nearest_known
 from pinecone_embed_async._planning import Attempts
 from pinecone_embed_async._rate_limit import Flow
@@ -104,7 +102,7 @@ class Callers(Protocol):
         """End the calls whose deadline is not after `until`; return whether none is left."""
 
 
-class Sender(msgspec.Struct, eq=False):
+class Sender(SilentStruct):
     """Makes the attempts of the requests of one call or stream, and returns their errors.
 
     Args:
@@ -295,7 +293,7 @@ class Sender(msgspec.Struct, eq=False):
         return model if model in {None, options.model} else options.redactor(request).clean(model)
 
 
-class _Decoding(msgspec.Struct, eq=False):
+class _Decoding(SilentStruct):
     """Decodes an answer while it arrives, in the decode thread if there is one, else slice by slice on the event loop."""
 
     decoder: StreamingDecoder

@@ -17,6 +17,7 @@ import numpy as np
 
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
+from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._wire.judging import Answer, WholeAnswer, judge_frame
 from pinecone_embed_async._wire.rows import ODD, TOO_LONG, UNREADABLE, Decoder, RowReader, place
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
@@ -67,7 +68,7 @@ def installed_decoders() -> tuple[DecoderName, ...]:
     return DECODERS if is_built else ("msgspec",)
 
 
-class StreamingDecoder(msgspec.Struct, eq=False):
+class StreamingDecoder(SilentStruct):
     """Decodes one answer as it arrives: `add` the pieces, call `decode` now and then, and at the end `finish`.
 
     Rows are found by their brackets, but strings and unknown keys may contain brackets too. So the rows count only if the
@@ -109,10 +110,10 @@ class StreamingDecoder(msgspec.Struct, eq=False):
     _is_usual: bool = True
     _size: int = 0
     # Pieces that have not been read, the first only from a position on; a bytearray at the end grows by small ones.
-    _pieces: list[bytes | bytearray] = []
+    _pieces: list[bytes | bytearray] = msgspec.field(default_factory=list)
     _position: int = 0
     # Pieces that have been read, as long as their rows are not in the caller's matrix.
-    _read_pieces: list[bytes | bytearray] = []
+    _read_pieces: list[bytes | bytearray] = msgspec.field(default_factory=list)
     _is_stopped: bool = False
     _whole: WholeAnswer | None = None
 
