@@ -195,6 +195,14 @@ async def test_a_connection_that_is_lost_costs_an_unreadable_answer_only_behind_
         assert (client.statistics().retries, client.statistics().unreadable_answers) == (1, count)
 
 
+async def test_a_list_of_models_that_cannot_be_read_was_not_billed_and_is_not_counted() -> None:
+    garbled = web.Response(body=b"no gzip", headers={"Content-Encoding": "gzip"})
+    async with Service(lambda: garbled) as service, service.client(retry=RetryPolicy(max_attempts=1)) as client:
+        with pytest.raises(TransportError, match="gzip"):
+            await client.list_models()
+        assert client.statistics().unreadable_answers == 0
+
+
 async def test_unreadable_answers_are_tried_again_and_counted() -> None:
     async with Service(lambda: web.Response(text="{"), lambda: dense_answer(1, 2)) as service, service.client() as client:
         await client.embed("a")

@@ -248,7 +248,7 @@ class Network:
             # The status is known, even if reading the body failed.
             redactor = self._options.redactor(planned)
             return error_from_response(status, headers, bytes(start), redactor=redactor, now=self._clock.wall_time())
-        if status == 200:
+        if status == 200 and planned is not None:
             self._counters.unreadable_answers += 1
         return error
 
