@@ -103,21 +103,22 @@ class Scheduler(SilentStruct):
         """Send what is left, and wait until no request is under way.
 
         Args:
-            in_place: whether to send requests in the caller's task too, one at a time, which saves the first of them three
-                turns of the event loop. Code that cancels the task of such a request then cancels the caller.
+            in_place: whether to send the first request in the caller's task, which saves it three turns of the event loop;
+                without a group all of them, one at a time. Code that cancels the task of such a request cancels the caller.
 
         Raises:
             asyncio.CancelledError: the caller was cancelled; the group then cancels the tasks.
         """
         try:
-            if not in_place:
-                self.fill()
             while in_place and (slot := self._next_slot()) is not None:
                 try:
                     await slot.run(self._run_request(slot))
                 finally:
                     # This starts nothing, because the caller may be leaving.
                     self._ended(slot)
+                # What follows, such as a half, is sent in a task of the group if there is one.
+                self.fill()
+            self.fill()
             await self.drained()
         finally:
             # From now on nothing is started, and the group cancels the tasks, not code outside.

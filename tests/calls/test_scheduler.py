@@ -386,6 +386,27 @@ async def test_a_request_is_sent_in_the_callers_task_only_in_place(in_place: boo
     assert senders == [in_place, False, False]
 
 
+async def test_the_halves_of_a_request_in_place_are_sent_in_tasks_of_their_own() -> None:
+    async def attempt(request: PlannedRequest) -> EmbedError | None:
+        senders.append((span(request), asyncio.current_task() is caller))
+        if len(request.texts) > 2:
+            return InvalidRequestError("too large", status=413)
+        if request.positions[0] == 0:
+            # Foreign code cancels the task of this half.
+            asyncio.current_task().cancel()  # type: ignore[union-attr]
+            await asyncio.sleep(0)
+        return None
+
+    senders: list[tuple[Any, bool]] = []
+    paced, caller = PacedScheduler(4, tokens=100), asyncio.current_task()
+    paced.outcome_of = attempt
+    async with asyncio.TaskGroup() as group:
+        paced.scheduler.begin(group)
+        await paced.scheduler.end(in_place=True)
+    assert sorted(senders) == [((0, 2), False), ((0, 4), True), ((2, 4), False)]
+    assert str(paced.outcomes) == "ffee"
+
+
 async def test_a_deadline_during_a_request_in_place_does_not_cancel_the_caller() -> None:
     clock = FakeClock()
     service = Service(clock)
