@@ -206,6 +206,7 @@ class Scheduler(SilentStruct):
         except asyncio.CancelledError:
             if not slot.is_settled and self._is_running and slot.request is not None:
                 # Cancelled from outside: only the inputs of this request fail, unless it was answered just before.
+                slot.is_settled = True
                 if slot.request.is_answered:
                     self._planner.embedded(slot.request)
                 else:

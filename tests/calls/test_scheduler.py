@@ -371,6 +371,23 @@ async def test_a_request_cancelled_from_outside_fails_its_inputs_alone() -> None
     assert planner.job_error is None
 
 
+async def test_a_request_cancelled_from_outside_fails_its_inputs_once_even_if_progress_then_ends_the_job() -> None:
+    clock = FakeClock()
+    service = Service(clock)
+    scheduler, planner, outcomes = scheduler_of(2, service, clock, max_under_way=1, progress=Reporter(KeyError("mine")))
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    service.put_on_the_wire(0)
+    service.sent[0][0].in_flight = False
+    (task,) = [task for task in asyncio.all_tasks() if task.get_name() == "embed"]
+    task.cancel()
+    await running
+    assert planner.job_error is scheduler.progress_error
+    (failure,) = outcomes.failures()
+    assert "cancelled by code outside its call" in str(failure.error)
+    assert (str(outcomes), outcomes.failed_count) == ("f.", 1)
+
+
 @pytest.mark.parametrize("in_place", [True, False])
 async def test_a_request_is_sent_in_the_callers_task_only_in_place(in_place: bool) -> None:
     async def attempt(_: PlannedRequest) -> None:
