@@ -44,8 +44,8 @@ class Window:
     def __init__(self, length: float, resolution: int = RESOLUTION) -> None:
         self.length = length
         self._step = length / resolution
-        # When each entry stops counting, and all that was counted up to it. The first counts no more.
-        self._ends, self._totals = [-math.inf], [0]
+        # When each entry stops counting, and all that was counted up to it. The first counts no more. Times are positive.
+        self._ends, self._totals = [0.0], [0]
         # When the last entry was begun.
         self._begun = -math.inf
 
@@ -117,11 +117,11 @@ class Window:
 
     def _left(self, now: float) -> Iterator[tuple[float, int]]:
         """For each part of the window, when its first entry stops counting, and the sum that counts until then."""
-        # Parts begin at fixed times, so that what is found does not change while nothing is counted.
-        part, place, at = self.length / PARTS, 0, now
+        # Parts begin at fixed times, and one whose first entry counts no more is done. So what is found does not change
+        # while nothing is counted.
+        part, place = self.length / PARTS, self._oldest(now) - 1
         while True:
-            place = bisect_right(self._ends, (at // part + 1) * part, place + 1)
+            place = bisect_left(self._ends, (self._ends[place] // part + 1) * part, place + 1)
             if place == len(self._ends):
                 return
-            at = self._ends[place]
-            yield at, self._totals[-1] - self._totals[place - 1]
+            yield self._ends[place], self._totals[-1] - self._totals[place - 1]

@@ -226,6 +226,39 @@ def test_fits_beside_at_waits_for_an_amount_that_is_about_to_expire() -> None:
     assert window.fits_beside_at(50, 120, forecast, 61.0) == 61.0
 
 
+def test_tokens_are_kept_until_a_large_amount_expires() -> None:
+    forecast = Forecast(0, 0.5, 5.0, 30.0, 50.0, over_at=math.inf)
+    for answered in (0.0, 7.3, 1000.0):
+        window = Window(60.0)
+        window.add(60, answered)
+        window.add(30, answered + 30)
+        for before in (20.0, 1.0, 0.5, 0.01):
+            now = answered + 60 - before
+            assert window.kept(forecast, now) == forecast.within(answered + 60 - now)
+            assert window.fits_beside_at(10, 100, forecast, now) == answered + 60
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 60), st.integers(1, 500)), min_size=1, max_size=20),
+    st.lists(st.floats(0, 60), min_size=1),
+    st.integers(1, 500),
+    st.integers(0, 100),
+    st.floats(0.1, 10),
+    st.floats(0, 100),
+)
+def test_the_time_at_which_an_amount_fits_beside_the_forecast_does_not_change_while_nothing_is_counted(
+    settled: list[tuple[float, int]], later: list[float], amount: int, waiting: int, rate: float, spread: float
+) -> None:
+    window, limit = Window(60.0), amount + sum(tokens for _, tokens in settled)
+    for answered, tokens in sorted(settled):
+        window.add(tokens, answered)
+    forecast = Forecast(waiting, rate, spread, math.inf, limit / 2, over_at=math.inf)
+    when = window.fits_beside_at(amount, limit, forecast, 60.0)
+    shortly_before = [max(60.0, when - seconds / 60) for seconds in later if when < math.inf]
+    for now in [*shortly_before, *(60.0 + seconds for seconds in later)]:
+        assert window.fits_beside_at(amount, limit, forecast, now) == pytest.approx(max(when, now), abs=1e-3)
+
+
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 96)).map(lambda of: (of[0], of[0] * of[1]))
 """Tokens of an input and of a whole request."""
 
