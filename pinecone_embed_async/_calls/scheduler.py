@@ -113,11 +113,13 @@ class Scheduler(SilentStruct):
             while in_place and (slot := self._next_slot()) is not None:
                 try:
                     await slot.run(self._run_request(slot))
+                except BaseException:
+                    # The caller leaves, so that nothing may follow.
+                    self._is_running = False
+                    raise
                 finally:
-                    # This starts nothing, because the caller may be leaving.
+                    # What follows, such as a half, is sent in a task of the group if there is one.
                     self._ended(slot)
-                # What follows, such as a half, is sent in a task of the group if there is one.
-                self.fill()
             self.fill()
             await self.drained()
         finally:
@@ -149,7 +151,7 @@ class Scheduler(SilentStruct):
         """Start waiting for the permit of the next request, if there is one and not too many are under way."""
         if self._group is not None and (slot := self._next_slot()) is not None:
             task = self._group.create_task(self._run_task(slot), name="embed")
-            task.add_done_callback(lambda _: self._task_ended(slot))
+            task.add_done_callback(lambda _: self._ended(slot))
 
     def _next_slot(self) -> Slot | None:
         """A slot for the next request, if there is one and not too many are under way."""
@@ -351,13 +353,11 @@ class Scheduler(SilentStruct):
             raise
         return await self._sender.attempt(request, permit, observation)
 
-    def _task_ended(self, slot: Slot) -> None:
-        """Handle the end of a request's task, which any code may have cancelled, even before it began."""
-        self._ended(slot)
-        self.fill()
-
     def _ended(self, slot: Slot) -> None:
+        """Handle the end of a request, whose task any code may have cancelled, even before it began."""
         del self._under_way[slot]
+        # First, because whoever is woken may keep the event loop busy.
+        self.fill()
         if not self._under_way:
             self._drained.set()
         self.changes.set()

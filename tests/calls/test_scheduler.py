@@ -352,6 +352,33 @@ async def test_an_exception_of_progress_ends_the_job_and_gives_requests_in_fligh
     assert clock.pending == 0
 
 
+async def test_the_next_request_begins_before_whoever_waits_for_the_last_one_goes_on() -> None:
+    async def permit_for(request: PlannedRequest) -> Permit:
+        seen.append("asked for a permit")
+        return await permits(clock)(request)
+
+    async def consume() -> None:
+        scheduler.changes.clear()
+        await scheduler.changes.wait()
+        seen.append("consumed")
+
+    seen: list[str] = []
+    clock = FakeClock()
+    service = Service(clock)
+    service.permit_for = permit_for
+    scheduler, _, outcomes = scheduler_of(2, service, clock, max_under_way=1)
+    running = asyncio.create_task(finish(scheduler))
+    await settle()
+    consuming = asyncio.create_task(consume())
+    await settle()
+    service.answer(0)
+    await settle()
+    assert seen == ["asked for a permit"] * 2 + ["consumed"]
+    service.answer(1)
+    await asyncio.gather(running, consuming)
+    assert str(outcomes) == "ee"
+
+
 async def test_a_request_cancelled_from_outside_fails_its_inputs_alone() -> None:
     clock, reporter = FakeClock(), Reporter()
     service = Service(clock)
