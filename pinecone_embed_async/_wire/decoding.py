@@ -109,11 +109,12 @@ class StreamingDecoder(SilentStruct):
     # answer is validated at the end.
     _is_usual: bool = True
     _size: int = 0
-    # Pieces that have not been read, the first only from a position on; a bytearray at the end grows by small ones.
+    # Pieces that have not been read, the first only from a position on; a bytearray at the end, which `decode` has not seen,
+    # grows by small ones.
     _pieces: list[bytes | bytearray] = msgspec.field(default_factory=list)
     _position: int = 0
     # Pieces that have been read, as long as their rows are not in the caller's matrix.
-    _read_pieces: list[bytes | bytearray] = msgspec.field(default_factory=list)
+    _read_pieces: list[bytes] = msgspec.field(default_factory=list)
     _is_stopped: bool = False
     _whole: WholeAnswer | None = None
 
@@ -157,20 +158,21 @@ class StreamingDecoder(SilentStruct):
         Args:
             most: number of bytes after which no further row is started.
         """
+        # Copied only once; bytes are not copied at all.
+        pieces = [*map(bytes, self._pieces)]
+        self._pieces = pieces  # type: ignore[assignment]
         while self.undecoded and most > 0 and not self._is_stopped:
             if self.matrix is None and self.dimension is not None:
                 self._allocate(self.dimension)
-            # Bytes are not copied.
-            pieces = tuple(map(bytes, self._pieces))
-            outcome, done, self._position = self._reader.read(pieces, self._position, most)
+            outcome, done, self._position = self._reader.read(tuple(pieces), self._position, most)
             if outcome == ODD:
                 self._read_odd_row()
             elif outcome == TOO_LONG:
                 self._is_usual = False
             if not self._is_in_place:
-                self._read_pieces += self._pieces[:done]
-            del self._pieces[:done]
-            left = sum(map(len, self._pieces)) - self._position if self._is_usual else 0
+                self._read_pieces += pieces[:done]
+            del pieces[:done]
+            left = sum(map(len, pieces)) - self._position if self._is_usual else 0
             most -= self.undecoded - left
             self.undecoded = left
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from pinecone_embed_async import EmbedClient, MockResponse, MockTransport, ResponseError, RetryPolicy
 from pinecone_embed_async._wire import Decoder, StreamingDecoder, choose_decoder
-from pinecone_embed_async._wire.decoding import LONGEST_ROW, SMALL_PIECE, installed_decoders
+from pinecone_embed_async._wire.decoding import JOINED, LONGEST_ROW, SMALL_PIECE, installed_decoders
+from pinecone_embed_async._wire.rows import RowReader
 from tests.wire.reading import DECODERS, decode, decoder_of, finished
 
 ROWS = np.array([[0.5, -1, 2e-3], [7, 0, -0.0], [1e-45, 3.4e38, 9]], np.float32)
@@ -65,6 +66,25 @@ def test_a_body_may_arrive_byte_by_byte(decoder: Decoder) -> None:
     rows = Rows()
     decode(decoder, BODY, cuts=tuple(range(1, len(BODY))), most=1, count=3, vector_type="dense", dimension=3, rows=rows)
     assert rows.matrix.tobytes() == ROWS.tobytes()
+
+
+def test_small_pieces_are_copied_once_however_often_the_reader_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[int] = set()
+    read = RowReader.read
+
+    def watched(self: RowReader, pieces: tuple[bytes, ...], position: int, most: int) -> tuple[int, int, int]:
+        kept.append(pieces)
+        seen.update(map(id, pieces))
+        return read(self, pieces, position, most)
+
+    kept: list[tuple[bytes, ...]] = []
+    monkeypatch.setattr(RowReader, "read", watched)
+    reading, body = begin(decoder_of("msgspec"), Rows()), BODY.replace(b"}, {", b"}, " + b" " * 3 * JOINED + b"{")
+    for at in range(0, len(body), SMALL_PIECE - 1):
+        reading.add(body[at : at + SMALL_PIECE - 1])
+    reading.decode()
+    assert len(kept) > 5
+    assert len(seen) == len(kept[0])
 
 
 def test_rows_far_into_a_large_piece_are_placed_as_they_arrive(decoder: Decoder) -> None:
