@@ -535,6 +535,18 @@ def test_new_requests_follow_as_soon_as_the_search_has_found_its_input() -> None
     assert span(job.take()) == (4, 8)
 
 
+def test_only_the_first_search_holds_new_requests_back() -> None:
+    accepted = Job(["good"])
+    accepted.run(lambda _: None)
+    job = Job((str(index) for index in range(8)), size=2, learned=accepted.learned)
+    job.planner.failed(job.take(), refused())
+    bad, good = job.take(), job.take()
+    job.planner.failed(bad, refused())
+    job.planner.embedded(good)
+    job.planner.failed(job.take(), refused())
+    assert [span(job.take()) for _ in range(3)] == [(2, 3), (3, 4), (4, 6)]
+
+
 def test_a_refusal_is_remembered_only_after_a_search_with_parameters_that_were_accepted() -> None:
     accepted = Job(["good"])
     accepted.run(lambda _: None)
