@@ -203,7 +203,11 @@ async def _called(method: Callable[[Any], Awaitable[Any]], argument: object) -> 
 
 
 def _shown(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    name = type(error).__name__
+    try:
+        return f"{name}: {error}"
+    except Exception:  # noqa: BLE001 - the `__str__` of a foreign exception may raise anything
+        return name
 
 
 @dataclass(slots=True, eq=False)

@@ -125,6 +125,29 @@ async def test_a_cancellation_within_the_cache_is_a_failed_cache(
     assert "cancelled, but not by its caller" in warning
 
 
+class UntoldError(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise KeyError("detail")
+
+
+async def failing_untold() -> None:
+    raise UntoldError
+
+
+@pytest.mark.parametrize("spoilt", ["getting", "putting"])
+async def test_an_error_that_cannot_be_shown_is_a_failed_cache(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture, spoilt: str
+) -> None:
+    cache = Unruly(**{spoilt: failing_untold})
+    async with dense_client(emulator, cache=cache, **OPTIONS) as client:
+        assert (await client.embed(TEXTS)).embedded.all()
+        assert (await client.embed_one("a")).shape == (1024,)
+    (warning,) = warnings(caplog)
+    assert "the cache (UntoldError); " in warning
+
+
 Around = Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]
 
 
