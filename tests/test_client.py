@@ -212,6 +212,25 @@ async def test_unreadable_answers_are_tried_again_and_counted() -> None:
             await client.embed("a")
 
 
+async def test_an_answer_whose_bill_cannot_be_read_goes_on_counting_for_the_tokens_of_its_request() -> None:
+    def used() -> int:
+        (quota,) = client.statistics().quotas
+        return quota.used
+
+    reserved: list[int] = []
+
+    def answer() -> web.Response:
+        reserved.append(used())
+        return web.Response(text="{")
+
+    options: dict[str, Any] = {"quota": 1000, "retry": RetryPolicy(max_attempts=1)}
+    async with Service(last=answer) as service, service.client(**options) as client:
+        with pytest.raises(ResponseError):
+            await client.embed("text " * 20)
+        assert [used()] == reserved
+        assert used() >= 10
+
+
 async def test_an_error_envelope_with_status_200_is_that_error() -> None:
     body = {"status": 401, "error": {"code": "UNAUTHENTICATED", "message": "no"}}
     async with Service(lambda: web.json_response(body)) as service, service.client() as client:

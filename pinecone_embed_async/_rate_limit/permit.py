@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._rate_limit.quota import Key, Priority
 
 
+# No struct, because to pickle flows and permits that lead to each other would recurse too deeply.
 @dataclass(slots=True, eq=False, repr=False)
 class Flow:
     """The requests of one call or stream, served first come, first served; flows share evenly.
