@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning import Load, utf8_length
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     import asyncio

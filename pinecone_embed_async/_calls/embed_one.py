@@ -9,9 +9,9 @@ from pinecone_embed_async._calls.coalescer import Waiter
 from pinecone_embed_async._calls.single_results import SingleResults
 from pinecone_embed_async._errors import InputError
 from pinecone_embed_async._inputs import text_of
-from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning import PendingTexts
 from pinecone_embed_async._results import Dimension, SparseVector
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

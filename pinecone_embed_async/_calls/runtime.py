@@ -16,11 +16,11 @@ from pinecone_embed_async._calls.single_calls import SingleCalls
 from pinecone_embed_async._errors import ClosedError, NotFoundError
 from pinecone_embed_async._foreign import ForeignCode
 from pinecone_embed_async._inputs import iter_texts
-from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._options import call_options, check_parameters
 from pinecone_embed_async._planning import Learned, RequestPlanner, estimate_cost
 from pinecone_embed_async._sending import Discovery, Engine, Sender, get_body
 from pinecone_embed_async._statistics import Progress, ProgressBar, Statistics
+from pinecone_embed_async._structs import SilentStruct
 from pinecone_embed_async._telemetry import CallObservation, ObservedCall
 from pinecone_embed_async._wire import decode_model, decode_models
 

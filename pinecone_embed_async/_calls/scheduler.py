@@ -17,7 +17,8 @@ from pinecone_embed_async._errors import (
     InputError,
     unexpected_error,
 )
-from pinecone_embed_async._log import SilentStruct, logger
+from pinecone_embed_async._log import logger
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     from pinecone_embed_async._cache import CallCache

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from pinecone_embed_async._foreign import Cancellations
-from pinecone_embed_async._log import SilentStruct
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

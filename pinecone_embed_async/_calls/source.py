@@ -14,7 +14,7 @@ import msgspec
 from pinecone_embed_async._errors import EmbedError, InputError
 from pinecone_embed_async._foreign import Cancellations, StrayCancellationError
 from pinecone_embed_async._inputs import check_iterable, text_of
-from pinecone_embed_async._log import SilentStruct
+from pinecone_embed_async._structs import SilentStruct
 from pinecone_embed_async._threads import in_thread
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from pinecone_embed_async._errors import (
     ResponseError,
     TransportError,
 )
-from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning.load import Load
 from pinecone_embed_async._planning.request import PlannedRequest
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     from pinecone_embed_async._clock import Clock

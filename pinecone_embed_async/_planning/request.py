@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from pinecone_embed_async._errors import DeadlineExceededError
-from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning.load import Load, utf8_length
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

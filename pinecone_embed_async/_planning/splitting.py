@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from pinecone_embed_async._log import SilentStruct
 from pinecone_embed_async._planning.load import Load, utf8_length
 from pinecone_embed_async._planning.request import PlannedRequest
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

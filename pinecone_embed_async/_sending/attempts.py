@@ -14,11 +14,12 @@ from pinecone_embed_async._errors import (
     kind_of,
     unexpected_error,
 )
-from pinecone_embed_async._log import SilentStruct, logger
+from pinecone_embed_async._log import logger
 from pinecone_embed_async._models import nearest_known
 from pinecone_embed_async._planning import Attempts
 from pinecone_embed_async._rate_limit import Flow
 from pinecone_embed_async._sending.retry_loop import RetryLoop
+from pinecone_embed_async._structs import SilentStruct
 from pinecone_embed_async._telemetry import ObservedRequest, RequestObservation, Waiting
 from pinecone_embed_async._wire import StreamingDecoder, encode_request, error_from_envelope
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
 import tenacity
 
 from pinecone_embed_async._errors import RateLimitError
 from pinecone_embed_async._sending.retry import Verdict, final_error, record_failure
+from pinecone_embed_async._structs import SilentStruct
 
 if TYPE_CHECKING:
     from pinecone_embed_async._errors import EmbedError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pinecone_embed_async._telemetry import RequestObservation
 
 
-class RetryLoop(msgspec.Struct, eq=False):
+class RetryLoop(SilentStruct):
     """Tells tenacity whether and when to make another attempt.
 
     Args:

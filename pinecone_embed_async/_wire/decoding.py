@@ -17,7 +17,7 @@ import numpy as np
 
 from pinecone_embed_async._checks import one_of
 from pinecone_embed_async._errors import ConfigurationError, ResponseError
-from pinecone_embed_async._log import SilentStruct
+from pinecone_embed_async._structs import SilentStruct
 from pinecone_embed_async._wire.judging import Answer, WholeAnswer, judge_frame
 from pinecone_embed_async._wire.rows import ODD, TOO_LONG, UNREADABLE, Decoder, RowReader, place
 from pinecone_embed_async._wire.strict_json import MOST_BYTES
