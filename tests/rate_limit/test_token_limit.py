@@ -180,6 +180,15 @@ def test_a_rejection_explained_by_usage_pauses_until_that_is_free() -> None:
     assert answered + LENGTH < sender.limit.pause.until <= answered + LENGTH * (1 + JITTER)
 
 
+def test_a_rejection_explained_by_usage_pauses_until_the_first_token_of_it_is_free() -> None:
+    sender = Sender()
+    sender.accept(sender.send(1))
+    sender.pass_time(30.0)
+    sender.accept(sender.send(9_899))
+    sender.reject(sender.send(1000), named=10_000)
+    assert 1000 + LENGTH < sender.limit.pause.until <= 1000 + LENGTH * (1 + JITTER)
+
+
 def test_the_pause_until_usage_is_free_is_extended_by_at_most_a_second() -> None:
     sender = Sender()
     sender.accept(sender.send(9_900))
