@@ -539,6 +539,25 @@ async def test_a_lock_that_is_not_given_up_is_an_error(
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
+async def test_a_request_that_failed_while_it_waited_takes_no_tokens_later(
+    path: Path, quota: SqliteQuota, other: SqliteQuota, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota_file, "LOCK_SECONDS", 0.1)
+    grant = await quota.acquire(demand())
+    waiting = asyncio.create_task(quota.acquire(demand()))
+    await until_waiting(quota)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        late = asyncio.create_task(quota.acquire(demand()))
+        for request in (waiting, late):
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                await request
+        holder.execute("ROLLBACK")
+    quota.settle(grant, UNUSED)
+    assert (await other.acquire(demand())).tokens == 100
+    assert sum(of.waiting for of in await other.statistics()) == 0
+
+
 async def test_a_lock_that_is_soon_given_up_is_waited_for(path: Path, quota: SqliteQuota) -> None:
     quota.settle(await quota.acquire(demand()), UNUSED)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
@@ -825,14 +844,18 @@ async def test_another_version_of_the_package_is_refused(
 
 async def test_a_package_that_decides_differently_is_noticed(path: Path, quota: SqliteQuota, other: SqliteQuota) -> None:
     other.settle(await other.acquire(demand(10)), QuotaOutcome("accepted", 10))
+    await other.acquire(demand(60))
     # Once that is written, so that the last step is not its own.
     await other.statistics()
-    await quota.acquire(demand(10))
+    grant = await quota.acquire(demand(10))
     with contextlib.closing(sqlite3.connect(path)) as file:
         file.execute("UPDATE steps SET granted = x'90' WHERE number = (SELECT max(number) FROM steps)")
         file.commit()
     with pytest.raises(ConfigurationError, match="makes other decisions"):
         await other.acquire(demand(10))
+    # It has left, so what it held counts for no longer than a window.
+    quota.settle(grant, UNUSED)
+    assert (await quota.acquire(demand())).tokens == 100
 
 
 async def test_a_file_that_is_removed_is_an_error_for_those_who_wait_and_then_a_new_one_is_made(
