@@ -51,6 +51,16 @@ async def test_an_outcome_is_settled_once(outcome: QuotaOutcome, used: int) -> N
     assert quota.statistics()[0].used == 0
 
 
+async def test_requests_that_fail_do_not_limit_how_many_may_be_in_flight() -> None:
+    quota, clock = quota_of(1_000_000)
+    for _ in range(40):
+        quota.settle(await quota.acquire(demand()), QuotaOutcome("failed", 10))
+        clock.advance(1)
+    # The clients have limits of their own, which fall when the service is overloaded.
+    grants = await asyncio.gather(*[asyncio.wait_for(quota.acquire(demand()), 10) for _ in range(100)])
+    assert [grant.tokens for grant in grants] == [10] * 100
+
+
 async def test_the_named_limit_and_retry_after_of_a_rejection_are_obeyed() -> None:
     quota, clock = quota_of(1000)
     text = tokens_per_minute_text(500, "m", "passage")
