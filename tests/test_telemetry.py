@@ -355,7 +355,7 @@ def test_events_cannot_be_changed(event: object, field: str) -> None:
 
 def test_the_fields_of_an_end_are_given_by_name() -> None:
     with pytest.raises(TypeError, match="positional"):
-        Failed(KIND, subject=CALL, seconds=0.0)  # type: ignore[misc,arg-type]
+        Failed(KIND, subject=CALL, seconds=0.0)  # type: ignore[arg-type,call-arg,misc]
 
 
 def test_calls_and_requests_that_look_alike_are_not_equal() -> None:
