@@ -114,3 +114,10 @@ def test_demands_and_outcomes_may_have_the_least_values() -> None:
 
 def test_without_numbers_of_requests_the_documented_ones_are_kept() -> None:
     assert (Quota().requests_per_second, Quota().requests_per_minute) == (100, 2000)
+
+
+def test_a_quota_cannot_be_changed_and_may_be_a_key() -> None:
+    quota = Quota(1000)
+    with pytest.raises(AttributeError):
+        quota.tokens_per_minute = 2000  # type: ignore[misc]
+    assert {quota: "the plan"}[Quota(1000)] == "the plan"

@@ -582,6 +582,14 @@ async def test_one_process_at_a_time_opens_the_file(
     assert (await waiting).tokens == 100
 
 
+def test_waiting_to_open_the_file_takes_hardly_any_cpu_time(path: Path) -> None:
+    with contextlib.closing(LockFile(path)) as file, contextlib.closing(LockFile(path)) as other, file.opening(0.0):
+        used = time.process_time()
+        with pytest.raises(TimeoutError), other.opening(time.monotonic() + 1.0):
+            pass
+        assert time.process_time() - used < 0.5
+
+
 def test_the_lock_of_a_member_is_not_that_of_another(path: Path) -> None:
     with contextlib.closing(LockFile(path)) as file, contextlib.closing(LockFile(path)) as other:
         assert not other.has_members

@@ -11,7 +11,7 @@ import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -99,6 +99,26 @@ async def test_the_executor_of_a_client_decodes_its_big_answers() -> None:
         assert executor.count > 0
 
 
+class Recorder(ThreadPoolExecutor):
+    """Records how many bytes of an answer are left to decode when it is handed over."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.left: list[int] = []
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.left.append(work.__self__.undecoded)  # type: ignore[attr-defined]
+        return super().submit(work, *args, **kwargs)
+
+
+@NEEDS_NATIVE
+async def test_only_the_first_row_of_an_answer_that_decides_the_dimension_is_read_on_the_event_loop() -> None:
+    with Recorder() as executor:
+        async with client_of(BODY, executor=executor) as client:
+            await client.embed(TEXTS)
+        assert max(executor.left) > 0.9 * len(BODY)
+
+
 @NEEDS_NATIVE
 async def test_an_executor_that_cancels_a_decoding_is_named() -> None:
     async with client_of(BODY, executor=CancellingExecutor()) as client:
@@ -120,6 +140,32 @@ def begun() -> tuple[StreamingDecoder, NDArray[np.float32]]:
     while decoder.matrix is None:
         decoder.decode(1)
     return decoder, matrix
+
+
+class Held:
+    """Stands for a decoder whose step takes as long as it is held."""
+
+    def __init__(self) -> None:
+        self.started, self.held = threading.Event(), threading.Event()
+
+    def decode(self, _: int) -> None:
+        self.started.set()
+        self.held.wait(5)
+
+
+async def test_the_event_loop_goes_on_while_a_closing_client_waits_for_a_step() -> None:
+    held, thread = Held(), DecodeThread(None)
+    decoding = asyncio.create_task(thread.decode(cast("StreamingDecoder", held), 1))
+    await settle()
+    assert held.started.wait(30)
+    closing = asyncio.create_task(thread.aclose())
+    await settle()
+    assert not closing.done()
+    assert not decoding.done()
+    held.held.set()
+    await closing
+    await decoding
+    assert decoding_threads() == []
 
 
 @NEEDS_NATIVE
