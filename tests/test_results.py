@@ -106,6 +106,13 @@ def test_usage_counts_answers_that_do_not_say_what_they_cost() -> None:
     assert Usage().plus(7).plus(None).plus(None) == Usage(total_tokens=7, requests=3, unreported=2)
 
 
+def test_a_misspelt_attribute_of_a_result_is_an_error() -> None:
+    dense = all_steps(ResultBuilder(0, 2, Dimension(3)).finish("m", "dense"))
+    for result in (dense, sparse(), sparse()[0], Usage()):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(result, "vector", None)  # noqa: B010 - the type checker would refuse the attribute
+
+
 def test_reprs_show_counts_and_no_values() -> None:
     assert "0.5" not in repr(sparse()) + repr(sparse()[2])
 
