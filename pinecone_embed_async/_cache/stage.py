@@ -17,7 +17,7 @@ from pinecone_embed_async._log import logger
 from pinecone_embed_async._wire import generation_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from pinecone_embed_async._cache.protocol import Cache
     from pinecone_embed_async._clock import Clock
@@ -151,7 +151,7 @@ class CacheStage:
             self._log(NOT_WRITTEN, "no time is left")
             return
         try:
-            await self._foreign.run(_called(self._cache.put_many, entries), until=until)
+            await self._foreign.run(_put(self._cache, entries), until=until)
         except ConfigurationError:
             # The look-ups raise it.
             pass
@@ -174,7 +174,7 @@ class CacheStage:
             self._log(NOT_LOOKED_UP, "an operation that was left running has not ended")
             return [None] * len(keys)
         try:
-            values = await self._foreign.run(_called(self._cache.get_many, keys))
+            values = await self._foreign.run(_get(self._cache, keys))
             if isinstance(values, Sequence) and not isinstance(values, (str, bytes, bytearray, memoryview)):
                 # A copy, so that nothing depends on the cache's own class any more.
                 taken = list(values)
@@ -197,9 +197,15 @@ class CacheStage:
         level(message, detail)
 
 
-async def _called(method: Callable[[Any], Awaitable[Any]], argument: object) -> Any:
-    # A coroutine of our own, because a cache's method may return any awaitable, or raise.
-    return await method(argument)
+# Coroutines of our own, because a method of a cache may return any awaitable, or raise.
+
+
+async def _get(cache: Cache, keys: list[bytes]) -> Any:
+    return await cache.get_many(keys)
+
+
+async def _put(cache: Cache, entries: Mapping[bytes, bytes]) -> None:
+    await cache.put_many(entries)
 
 
 def _shown(error: Exception) -> str:

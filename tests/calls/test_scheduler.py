@@ -105,7 +105,7 @@ class Reporter:
 def planner_of(count: int, limits: RequestLimits, learned: Learned, clock: Clock) -> tuple[RequestPlanner, SeenOutcomes]:
     outcomes, learned_limits = SeenOutcomes(count), LearnedLimits(limits, learned)
     pending = PendingTexts([str(number) for number in range(count)], learned_limits, outcomes, range(count))
-    return RequestPlanner(pending, learned, b"", clock, _blames_inputs=False), outcomes
+    return RequestPlanner(pending, learned, b"", clock, False), outcomes
 
 
 def scheduler_of(
